@@ -1,0 +1,50 @@
+"""Non-convex optimization for machine learning: descend, certify, compare.
+
+Everything is loaded on first use, so that ``import thalweg`` costs next to nothing on top of torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thalweg import core, data, numeric, optim, testing
+    from thalweg.compare import compare
+    from thalweg.core import Reason, Result, Training, iterate
+
+__version__ = "0.1.0"
+
+_modules = ("core", "data", "numeric", "optim", "testing")
+_names = {
+    "Training": "thalweg.core",
+    "Result": "thalweg.core",
+    "Reason": "thalweg.core",
+    "iterate": "thalweg.core",
+    "compare": "thalweg.compare",
+}
+
+__all__ = [
+    "Reason",
+    "Result",
+    "Training",
+    "compare",
+    "core",
+    "data",
+    "iterate",
+    "numeric",
+    "optim",
+    "testing",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _modules:
+        return importlib.import_module(f"thalweg.{name}")
+    if name in _names:
+        return getattr(importlib.import_module(_names[name]), name)
+    raise AttributeError(f"module 'thalweg' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
