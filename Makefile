@@ -35,11 +35,11 @@ bench: $(VENV)/.bench ## speed against the peers, as ratios measured in one run
 	$(TEST_ENV) $(BIN)/python benchmarks/run.py $(ARGS)
 
 docs: $(VENV)/.docs ## the documentation site, in site/
-	$(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 	@echo "site/index.html"
 
 docs-serve: $(VENV)/.docs ## the documentation site, served locally
-	$(BIN)/python -m mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 lint: $(VENV)/.dev ## style, types and the direction of imports
 	$(BIN)/ruff check
