@@ -1,0 +1,292 @@
+"""Scope *elementwise*: the rule treats every entry alike, so any flat piece of memory will do.
+
+Large tensors are updated where they lie. Small ones (there are hundreds in a network, and a call
+costs more than their arithmetic) are packed: their state lives in one flat tensor per slot, of which
+``state[p][slot]`` are views, and each step copies parameters and gradients in and parameters out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from thalweg.optim.engine.base import Active, RuleOptimizer, local, sharded_like, whole
+from thalweg.optim.engine.kernel import Compiled, Rule, in_place
+
+#: Entries up to which a tensor is packed with others.
+SMALL = 2**13
+#: Entries of a piece of an eager update: its intermediate results stay in the cache.
+EAGER_PIECE = 2**17
+#: Entries of the tensors that a rule is compiled with (the size matters only as "large").
+_EXAMPLE = 2**20
+#: A compiled loop counts in 32 bits on some devices.
+_COMPILED_PIECE = 2**30
+
+_updates: dict[Any, Rule] = {}
+_compiled: dict[Any, Compiled] = {}
+
+
+class Pack:
+    """Small parameters of one format whose state is stored back to back."""
+
+    def __init__(self, members: Sequence[Active], slots: Sequence[str]) -> None:
+        self.params = [a.p for a in members]
+        self.step = members[0].state["step"].clone()
+        self.flat: dict[str, Tensor] = {}
+        self.views: dict[str, list[Tensor]] = {}
+        for slot in slots:
+            pieces = [a.state[slot] for a in members]
+            self.flat[slot] = _flatten(pieces)
+            self.views[slot] = _unflatten(self.flat[slot], pieces)
+        for i, member in enumerate(members):
+            member.state["step"] = self.step
+            for slot in slots:
+                member.state[slot] = self.views[slot][i]
+
+    def holds(self, members: Sequence[Active]) -> bool:
+        """True if these parameters, with the state they have now, are this pack."""
+        if len(members) != len(self.params):
+            return False
+        step, slots = self.step, list(self.views.items())
+        return all(
+            a.p is p and a.state["step"] is step and all(a.state[s] is v[i] for s, v in slots)
+            for i, (a, p) in enumerate(zip(members, self.params, strict=True))
+        )
+
+
+class Elementwise(RuleOptimizer):
+    """An optimizer whose rule acts on every entry of a tensor alike."""
+
+    #: True if the rule takes a `noise` tensor (standard normal numbers) after its state.
+    draws_noise: ClassVar[bool] = False
+    #: A set with ``project(y, weights)`` to which each parameter is projected after its move.
+    constraint: Any = None
+
+    def common(self, active: Sequence[Active]) -> Callable[[Active], Mapping[str, float]] | None:
+        """Numbers that depend on all parameters at once (scope *global*); default: none."""
+        return None
+
+    def metric(self, a: Active, k: int) -> Tensor | None:
+        """The weights of the projection (the diagonal of H); default None: Euclidean."""
+        return None
+
+    def update(self, active: Sequence[Active]) -> None:
+        noise: dict[Tensor, Tensor] = {}
+        if self.draws_noise:  # in parameter order, so that packing cannot change the numbers
+            noise = {a.p: self.gaussian(a.p) for a in active}
+        self._noise = noise
+        common = self.common(active)
+        self._scalars: dict[Any, Tensor] = {}
+        for group in self.param_groups:
+            members = [a for a in active if a.group is group]
+            slots = self._all_slots(group)
+            small = [a for a in members if _packable(a)]
+            for a in members:
+                if not _packable(a):
+                    self._update_one(a, slots, common)
+            for pack, packed in self._packs(group, small, slots):
+                self._update_pack(pack, packed, slots, common)
+        self._noise = {}
+        self._scalars = {}
+        if self.constraint is not None:
+            for a in active:
+                self._project(a)
+
+    # ---- one large tensor ------------------------------------------------------------------------
+
+    def _update_one(self, a: Active, slots: Sequence[str], common: Any) -> None:
+        a.state["step"].add_(1)
+        p = local(a.p)
+        if p.numel() == 0:
+            return
+        noise = [self._noise[a.p]] if self.draws_noise else []
+        extra = self._extra(a.p, a.state)
+        flat_p, returns = _flat_parameter(p)
+        state = []
+        for slot in slots:
+            value = local(a.state[slot])
+            if _strides(value) != _strides(p):  # a checkpoint may have changed the memory order
+                value = torch.empty_like(p, dtype=value.dtype).copy_(value)
+                a.state[slot] = _like(value, a.p)
+            state.append(_flat_as(p, value))
+        if self.rounding == "compensated":
+            extra, state = [state[-1]], state[:-1]
+        tensors = [flat_p, _flat_as(p, local(a.g)), *state, *(_flat_as(p, n) for n in noise)]
+        self._run(a, len(state), tensors, [_flat_as(p, e) for e in extra], common)
+        if returns:
+            p.copy_(flat_p.view(p.shape))
+
+    # ---- many small ones -------------------------------------------------------------------------
+
+    def _packs(
+        self, group: dict[str, Any], small: list[Active], slots: Sequence[str]
+    ) -> Iterable[tuple[Pack, list[Active]]]:
+        """The packs of a group; rebuilt when gradients, step counts or state have changed hands."""
+        if not small:
+            return []
+        known: list[Pack] = self.__dict__.setdefault("_pack_cache", {}).get(id(group), [])
+        if len(known) == 1 and known[0].holds(small):
+            return [(known[0], small)]
+        kinds: dict[Any, list[Active]] = {}
+        for a in small:
+            state_kind = tuple(a.state[slot].dtype for slot in slots)
+            key = (a.p.dtype, a.g.dtype, a.p.device, state_kind, float(a.state["step"]))
+            kinds.setdefault(key, []).append(a)
+        packs = []
+        for members in kinds.values():
+            pack = next((pack for pack in known if pack.holds(members)), None)
+            packs.append((pack or Pack(members, slots), members))
+        self.__dict__["_pack_cache"][id(group)] = [pack for pack, _ in packs]
+        return packs
+
+    def _update_pack(
+        self, pack: Pack, members: list[Active], slots: Sequence[str], common: Any
+    ) -> None:
+        pack.step.add_(1)
+        flat_p = _flatten(pack.params)
+        flat_g = _flatten([a.g for a in members])
+        state = [pack.flat[slot] for slot in slots]
+        extra: list[Tensor] = []
+        if self.rounding == "compensated":
+            extra, state = [state[-1]], state[:-1]
+        elif self.rounding == "stochastic":
+            extra = [_flatten([self._random_bits(a.p) for a in members])]
+        noise = [_flatten([self._noise[a.p] for a in members])] if self.draws_noise else []
+        self._run(members[0], len(state), [flat_p, flat_g, *state, *noise], extra, common)
+        torch._foreach_copy_(pack.params, _unflatten(flat_p, pack.params))
+
+    # ---- running the rule on flat memory -----------------------------------------------------------
+
+    def _extra(self, p: Tensor, state: dict[str, Any]) -> list[Tensor]:
+        return [self._random_bits(p)] if self.rounding == "stochastic" else []
+
+    def _run(
+        self, a: Active, n_state: int, tensors: list[Tensor], extra: list[Tensor], common: Any
+    ) -> None:
+        group, k = a.group, int(a.state["step"])
+        static = self.static(group)
+        key = (type(self).rule, group["maximize"], self.rounding, tuple(static.items()))
+        update = _updates.get(key)
+        if update is None:
+            update = _updates[key] = in_place(
+                type(self).rule, group["maximize"], self.rounding, static
+            )
+        numbers = self.numbers(group, k)
+        if common is not None:
+            numbers.update(common(a))
+        everything = [*tensors, *extra]
+        n_inputs = len(tensors) - 2 - n_state
+        size = tensors[0].numel()
+        if self.uses_compiler():
+            loop = _compile(key, update, (n_state, n_inputs, len(extra)), numbers, everything)
+            at = (id(loop), tuple(numbers.values()))
+            scalars = self._scalars.get(at)
+            if scalars is None:
+                scalars = self._scalars[at] = loop.scalars(list(numbers.values()))
+            if size <= _COMPILED_PIECE:
+                loop(everything, scalars)
+            else:
+                for start in range(0, size, _COMPILED_PIECE):
+                    loop([t[start : start + _COMPILED_PIECE] for t in everything], scalars)
+            return
+        for start in range(0, size, EAGER_PIECE):
+            piece = everything
+            if size > EAGER_PIECE:
+                piece = [t[start : start + EAGER_PIECE] for t in everything]
+            update(
+                piece[0],
+                piece[1],
+                piece[2 : 2 + n_state],
+                piece[2 + n_state : 2 + n_state + n_inputs],
+                piece[2 + n_state + n_inputs :],
+                numbers,
+            )
+
+    def _project(self, a: Active) -> None:
+        weights = self.metric(a, int(a.state["step"]))
+        projected = self.constraint.project(
+            whole(a.p.detach()), None if weights is None else whole(weights)
+        )
+        local(a.p).copy_(sharded_like(projected, a.p))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "constraint": self.constraint}
+
+
+def _compile(
+    key: Any,
+    update: Rule,
+    counts: tuple[int, int, int],
+    numbers: Mapping[str, float],
+    tensors: Sequence[Tensor],
+) -> Compiled:
+    kind = tuple(t.dtype for t in tensors)
+    full = (key, counts, tuple(numbers), kind, tensors[0].device, torch.get_num_threads())
+    if full not in _compiled:
+        examples = [
+            torch.empty(_EXAMPLE, dtype=dtype, device=tensors[0].device) for dtype in kind
+        ]
+        _compiled[full] = Compiled(update, counts, tuple(numbers), examples)
+    return _compiled[full]
+
+
+def _packable(a: Active) -> bool:
+    return 0 < a.p.numel() <= SMALL and not isinstance(a.p, DTensor)
+
+
+def _flatten(tensors: Sequence[Tensor]) -> Tensor:
+    if len(tensors) == 1:
+        return tensors[0].detach().reshape(-1).clone()
+    return torch._C._nn.flatten_dense_tensors(tensors)
+
+
+def _unflatten(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    return list(torch._C._nn.unflatten_dense_tensors(flat, like))
+
+
+def _strides(t: Tensor) -> tuple[int, ...]:
+    """Strides that matter: those of dimensions longer than one."""
+    return tuple(s for s, n in zip(t.stride(), t.shape, strict=True) if n > 1)
+
+
+def _flat_parameter(p: Tensor) -> tuple[Tensor, bool]:
+    """The memory of `p` as a vector, and whether that had to be a copy."""
+    if p.is_contiguous():
+        return p.detach().view(-1), False
+    if _dense(p):
+        return p.detach().as_strided((p.numel(),), (1,), p.storage_offset()), False
+    return p.detach().reshape(-1).clone(), True
+
+
+def _flat_as(p: Tensor, t: Tensor) -> Tensor:
+    """`t` as a vector in the order in which `_flat_parameter` walks through `p`."""
+    if t.dim() == 1 and p.dim() != 1:
+        return t
+    if p.is_contiguous() or not _dense(p):
+        return t.detach().reshape(-1)
+    if _strides(t) != _strides(p):
+        t = torch.empty_like(p, dtype=t.dtype).copy_(t)
+    return t.detach().as_strided((t.numel(),), (1,), t.storage_offset())
+
+
+def _dense(p: Tensor) -> bool:
+    """True if the entries of `p` fill a piece of memory without holes."""
+    expected = 1
+    for stride, length in sorted(zip(p.stride(), p.shape, strict=True)):
+        if length != 1:
+            if stride != expected:
+                return False
+            expected *= length
+    return True
+
+
+def _like(value: Tensor, p: Tensor) -> Tensor:
+    if not isinstance(p, DTensor):
+        return value
+    return DTensor.from_local(
+        value, p.device_mesh, p.placements, run_check=False, shape=p.shape, stride=p.stride()
+    )

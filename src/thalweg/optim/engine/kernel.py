@@ -1,0 +1,251 @@
+"""A rule made into an in-place update, run eagerly or compiled once for every size and every lr.
+
+The compiler sees the rule with its hyper-parameters as 0-d tensors. Before code is generated, all
+arithmetic on hyper-parameters alone (``1 - beta1**k``) is taken out of the graph and done in double
+precision on Python floats, once per step; what remains is one loop over memory that reads a handful
+of numbers. The compiled loop is then called directly: a call costs about 5 microseconds, where a
+call through the compiler's front end costs 22, which on a 24-tensor model is 10 % of a step.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from thalweg.optim.engine import rounding
+
+Rule = Callable[..., tuple[Tensor, ...]]
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The format a rule is evaluated in: float32 for the short formats, else the parameter's own."""
+    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
+
+
+def in_place(rule: Rule, maximize: bool, round_to: str, static: Mapping[str, Any]) -> Rule:
+    """``update(p, g, state, inputs, extra, numbers)``: evaluate `rule` and store what it returns.
+
+    Parameters
+    ----------
+    rule
+        The formula, ``rule(p, g, *state, *inputs, **numbers) -> (p, *state)``.
+    maximize
+        Flip the sign of the gradient.
+    round_to
+        ``"nearest"``, ``"stochastic"`` (then `extra` holds the random bits) or ``"compensated"``
+        (then `extra` holds the compensation).
+    static
+        Hyper-parameters that choose between formulas (booleans, strings, None).
+    """
+
+    def update(
+        p: Tensor,
+        g: Tensor,
+        state: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        extra: Sequence[Tensor],
+        numbers: Mapping[str, Any],
+    ) -> None:
+        working = compute_dtype(p.dtype)
+        exact = p.to(working)
+        if round_to == "compensated":
+            exact = exact + extra[0].to(working)
+        gradient = -g.to(working) if maximize else g.to(working)
+        new, *new_state = rule(
+            exact, gradient, *(s.to(working) for s in state), *inputs, **numbers, **static
+        )
+        if round_to == "stochastic":
+            p.copy_(rounding.stochastic(new, extra[0]))
+        else:
+            stored = new.to(p.dtype)
+            if round_to == "compensated":
+                extra[0].copy_(new - stored.to(working))
+            p.copy_(stored)
+        for old, value in zip(state, new_state, strict=True):
+            old.copy_(value)
+
+    return update
+
+
+class Compiled:
+    """One rule, compiled for one combination of formats; any number of sizes and values.
+
+    Parameters
+    ----------
+    update
+        What `in_place` made.
+    counts
+        How many state, input and extra tensors there are.
+    names
+        The names of the numbers, in the order in which `scalars` takes them.
+    examples
+        p, g, state, inputs and extra tensors to trace with, all of them distinct in memory.
+    """
+
+    def __init__(
+        self,
+        update: Rule,
+        counts: tuple[int, int, int],
+        names: Sequence[str],
+        examples: Sequence[Tensor],
+    ) -> None:
+        n_state, n_inputs, _ = counts
+        self.dtype = compute_dtype(examples[0].dtype)
+        self.device = examples[0].device
+        hypers = [torch.tensor(0.5, dtype=torch.float64) for _ in names]
+
+        def traced(tensors: list[Tensor], numbers: list[Tensor]) -> None:
+            p, g, *rest = tensors
+            update(
+                p,
+                g,
+                rest[:n_state],
+                rest[n_state : n_state + n_inputs],
+                rest[n_state + n_inputs :],
+                dict(zip(names, numbers, strict=True)),
+            )
+
+        def backend(graph: fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+            self._build(graph, inputs, list(examples), hypers)
+            return lambda *_: ()
+
+        # One thread count for all calls: the code cache of inductor does not look at size hints,
+        # so every trace uses the same large example and names its threads.
+        with (
+            torch.no_grad(),
+            torch._inductor.config.patch(
+                {
+                    "cpp.threads": torch.get_num_threads(),
+                    "size_asserts": False,
+                    "alignment_asserts": False,
+                    "scalar_asserts": False,
+                }
+            ),
+        ):
+            torch.compile(traced, backend=backend, dynamic=True, fullgraph=True)(
+                list(examples), hypers
+            )
+
+    def _build(
+        self,
+        graph: fx.GraphModule,
+        inputs: list[Any],
+        examples: list[Tensor],
+        hypers: list[Tensor],
+    ) -> None:
+        from torch._inductor.compile_fx import compile_fx
+
+        by_address = {t.data_ptr(): ("tensor", i) for i, t in enumerate(examples)}
+        by_address |= {t.data_ptr(): ("number", i) for i, t in enumerate(hypers)}
+        sources: dict[fx.Node, tuple[str, Any]] = {}
+        placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+        values = dict(zip(placeholders, inputs, strict=True))
+        for node, value in values.items():
+            if isinstance(value, Tensor):
+                sources[node] = by_address[value.data_ptr()]
+            else:
+                sources[node] = ("size", _locate(value.node.hint, examples))
+
+        scalar = {node for node in placeholders if sources[node][0] == "number"}
+        for node in graph.graph.nodes:
+            needed = node.all_input_nodes
+            if node.op.startswith("call_") and needed and all(n in scalar for n in needed):
+                scalar.add(node)
+        boundary = [n for n in graph.graph.nodes if n in scalar and not set(n.users) <= scalar]
+
+        self._numbers = [sources[node][1] for node in placeholders if node in scalar]
+        self._scalars, self._on_floats = _scalar_part(graph, placeholders, scalar, boundary)
+
+        loop = fx.Graph()
+        copied: dict[fx.Node, fx.Node] = {}
+        self._arguments: list[tuple[str, Any]] = []
+        arguments: list[Any] = []
+        for node in placeholders:
+            if node not in scalar:
+                copied[node] = loop.placeholder(node.name)
+                copied[node].meta = dict(node.meta)
+                self._arguments.append(sources[node])
+                arguments.append(values[node])
+        vector = loop.placeholder("scalars")
+        arguments.append(torch.zeros(len(boundary), dtype=self.dtype, device=self.device))
+        for i, node in enumerate(boundary):
+            copied[node] = loop.call_function(operator.getitem, (vector, i))
+        for node in graph.graph.nodes:
+            if node not in copied and node not in scalar:
+                copied[node] = loop.node_copy(node, lambda n: copied[n])
+        self._loop = compile_fx(fx.GraphModule(graph, loop), arguments)
+        # A loop fixed to the example's size would write past the end of other tensors.
+        for value in arguments:
+            if isinstance(value, torch.SymInt) and value.node.maybe_as_int() is not None:
+                raise RuntimeError(
+                    f"the rule {graph} compiles for one size only; it must not branch on shapes"
+                )
+
+    def scalars(self, numbers: Sequence[float]) -> Tensor:
+        """All arithmetic on numbers alone, in double precision: the vector `__call__` reads."""
+        used = [numbers[i] for i in self._numbers]
+        if self._on_floats:
+            values = self._scalars(*used)
+        else:
+            tensors = [torch.tensor(value, dtype=torch.float64) for value in used]
+            values = [float(value) for value in self._scalars(*tensors)]
+        return torch.tensor(values, dtype=self.dtype, device=self.device)
+
+    def __call__(self, tensors: Sequence[Tensor], scalars: Tensor) -> None:
+        """Update `tensors` (p, g, state, inputs, extra) in place."""
+        arguments = [
+            tensors[where] if kind == "tensor" else tensors[where[0]].shape[where[1]]
+            for kind, where in self._arguments
+        ]
+        self._loop(*arguments, scalars)
+
+
+def _locate(size: int, examples: Sequence[Tensor]) -> tuple[int, int]:
+    for i, tensor in enumerate(examples):
+        for d, length in enumerate(tensor.shape):
+            if length == size:
+                return i, d
+    raise AssertionError(f"no example has a dimension of length {size}")
+
+
+def _scalar_part(
+    graph: fx.GraphModule,
+    placeholders: list[fx.Node],
+    scalar: set[fx.Node],
+    boundary: list[fx.Node],
+) -> tuple[fx.GraphModule, bool]:
+    """The arithmetic on numbers alone, and whether Python floats can go through it."""
+    part = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    on_floats = True
+    for node in placeholders:
+        if node in scalar:
+            copied[node] = part.placeholder(node.name)
+    for node in graph.graph.nodes:
+        if node in scalar and node not in copied:
+            copied[node] = part.node_copy(node, lambda n: copied[n])
+            module = getattr(node.target, "__module__", "")
+            on_floats &= node.op == "call_function" and module in ("_operator", "builtins")
+    part.output([copied[node] for node in boundary])
+    return fx.GraphModule(graph, part), on_floats
+
+
+@functools.cache
+def compiler_available(device_type: str) -> bool:
+    """True if code can be compiled here for this kind of device."""
+    if device_type == "cpu":
+        from torch._inductor import config
+
+        candidates = config.cpp.cxx if isinstance(config.cpp.cxx, tuple) else (config.cpp.cxx,)
+        return any(shutil.which(c) for c in candidates if c)
+    if device_type == "cuda":
+        from torch.utils._triton import has_triton
+
+        return bool(has_triton())
+    return False
