@@ -6,12 +6,22 @@ import torch
 from torch import Tensor
 
 
-def divide_or_zero(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """`numerator / denominator`, and 0 where the denominator is exactly 0.
+def divide(numerator: Tensor, denominator: Tensor, eps: float | Tensor = 0.0) -> Tensor:
+    r"""Return :math:`a / (b + \epsilon)` for :math:`b, \epsilon \ge 0`, with :math:`0/0 = 0`.
+
+    Parameters
+    ----------
+    numerator, denominator
+        Tensors of one shape; the denominator is not negative.
+    eps
+        A number >= 0, or a 0-d tensor (then its value is not looked at).
 
     Examples
     --------
-    >>> divide_or_zero(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])).tolist()
+    >>> divide(torch.tensor([1.0, 0.0]), torch.tensor([2.0, 0.0])).tolist()
     [0.5, 0.0]
     """
+    if not isinstance(eps, Tensor) and eps > 0:
+        return numerator / (denominator + eps)
+    denominator = denominator + eps
     return torch.where(denominator == 0, 0.0, numerator / denominator)

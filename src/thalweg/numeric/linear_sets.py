@@ -139,8 +139,8 @@ class Affine(Set):
                 f"got shape {tuple(like.shape)}"
             )
         dtype, device = projection.wide(like), like.device
-        b = torch.as_tensor(self.b).to(device, dtype).reshape(-1)
-        return self.A.to(device, dtype), b, self._factor.to(device, dtype)
+        b = constant("b", self.b).reshape(-1)  # a number becomes float64, not torch's default
+        return self.A.to(device, dtype), b.to(device, dtype), self._factor.to(device, dtype)
 
     def _project(self, y: Tensor, weights: Tensor | None) -> Tensor:
         return projection.onto_affine(y, weights, *self._equations("y", y))
