@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thalweg.core.catalogue import Choice, Entry, LogUniform, Uniform
+from thalweg.core.catalogue import Choice, Entry, LogUniform, OneMinusLogUniform, Uniform
 from thalweg.core.iterate import Stop, iterate
 from thalweg.core.problem import Training
 from thalweg.core.result import NonFiniteError, NotConvergedError, Reason, Result, Trace
@@ -14,6 +14,7 @@ __all__ = [
     "LogUniform",
     "NonFiniteError",
     "NotConvergedError",
+    "OneMinusLogUniform",
     "Reason",
     "Result",
     "Stop",

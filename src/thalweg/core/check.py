@@ -54,16 +54,15 @@ def number(
     ValueError: lr must be > 0, got -0.1
     """
     accepted = _accepted(ge, gt, le, lt, integer)
-    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
-        real = float(value)
-    elif isinstance(value, numbers.Real) and not isinstance(value, bool):
+    scalar = isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex()
+    if scalar or (isinstance(value, numbers.Real) and not isinstance(value, bool)):
         real = float(value)
     else:
         raise TypeError(f"{name} must be {accepted}, got {value!r} of type {type(value).__name__}")
     inside = (
         not math.isnan(real)
         and (not finite or not math.isinf(real))
-        and (not integer or real == int(real))
+        and (not integer or real.is_integer())
         and (ge is None or real >= ge)
         and (gt is None or real > gt)
         and (le is None or real <= le)
@@ -96,10 +95,10 @@ def choice(name: str, value: Any, accepted: Iterable[Any]) -> Any:
 
     Examples
     --------
-    >>> choice("rounding", "stochastc", ("nearest", "stochastic"))
+    >>> choice("goal", "maxx", ("min", "max"))
     Traceback (most recent call last):
     ...
-    ValueError: rounding must be one of 'nearest', 'stochastic', got 'stochastc' (did you mean 'stochastic'?)
+    ValueError: goal must be one of 'min', 'max', got 'maxx' (did you mean 'max'?)
     """
     options = list(accepted)
     if value in options:

@@ -48,8 +48,9 @@ def iterate(
     state
         The first state (usually a NamedTuple of tensors); it is measured as step 0.
     measure
-        Names and values of what is watched **at the state's point**; the first one is compared
-        with `tol`, and decides which point is the best so far.
+        Names and values of what is watched **at the state's point**, the same names every time
+        (not ``"step"`` or ``"seconds"``, which the trace has of its own); the first one is
+        compared with `tol`, and decides which point is the best so far.
     point
         Takes the point to return out of a state. Default: the state itself.
     tol
@@ -66,6 +67,11 @@ def iterate(
         Called after each measurement with the result so far; may raise `StopIteration`.
     progress
         Show a progress bar.
+
+    Raises
+    ------
+    ValueError
+        If an argument is outside its range, or `measure` changes its names.
 
     Returns
     -------
@@ -95,12 +101,32 @@ def iterate(
     last_value = math.nan
 
     def record(k: int) -> float:
+        """Measure the state, add a line to the trace, and keep the state if it is the best."""
+        nonlocal best_state, best_value, since_best, last_value
         row = {name: float(value) for name, value in measure(state).items()}
+        if k == 0 and (not row or row.keys() & columns.keys()):
+            raise ValueError(
+                "measure must return at least one name, none of them 'step' or 'seconds', "
+                f"got {list(row)}"
+            )
+        if k > 0 and row.keys() != columns.keys() - {"step", "seconds"}:
+            raise ValueError(
+                "measure must return the same names at every step, "
+                f"got {list(row)} at step {k} after {list(columns)[2:]}"
+            )
         columns["step"].append(k)
         columns["seconds"].append(time.perf_counter() - start)
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
-        return next(iter(row.values()))
+        last_value = value = next(iter(row.values()))
+        if k == 0:
+            best_state, best_value = state, value
+        elif math.isfinite(value) and _finite(state):
+            gain = best_value - value
+            since_best = 0 if gain > 1e-12 * abs(best_value) else since_best + 1
+            if gain > 0:
+                best_state, best_value = state, value
+        return value
 
     def result(reason: Reason, at: State, value: float) -> Result[Any]:
         return Result(x=point(at), value=value, trace=Trace(columns), reason=reason)
@@ -113,16 +139,10 @@ def iterate(
             last = k == max_steps
             late = max_seconds is not None and time.perf_counter() - start >= max_seconds
             if last or late or k % measure_every == 0:
-                value = last_value = record(k)
+                value = record(k)
                 if not math.isfinite(value) or not _finite(state):
                     reason = Reason.NONFINITE
                     break
-                if value < best_value * (1 - 1e-12 if best_value > 0 else 1 + 1e-12) or k == 0:
-                    best_state, best_value, since_best = state, value, 0
-                else:
-                    since_best += 1
-                    if value < best_value:
-                        best_state, best_value = state, value
                 if bar is not None:
                     bar(k, value)
                 if value == 0:
@@ -130,7 +150,11 @@ def iterate(
                 elif tol is not None and value <= tol:
                     reason = Reason.TOLERANCE
                 if reason is None and callback is not None:
-                    callback(result(Reason.MAX_STEPS, state, value))
+                    # caught here alone: from `step` or `measure` it would be an error of theirs
+                    try:
+                        callback(result(Reason.MAX_STEPS, state, value))
+                    except StopIteration:
+                        reason = Reason.INTERRUPTED
                 if reason is None and patience is not None and since_best >= patience:
                     reason = Reason.STALLED
                 if reason is not None:
@@ -140,13 +164,20 @@ def iterate(
                 break
             state = step(state)
             k += 1
-    except StopIteration:
-        reason = Reason.INTERRUPTED
     except KeyboardInterrupt:
+        # it may have come between two columns of the trace, or before anything was measured
+        rows = min(len(column) for column in columns.values())
+        for column in columns.values():
+            del column[rows:]
+        if rows == 0:
+            raise
         reason = Reason.INTERRUPTED
     except Stop as stop:
         reason = stop.reason
-        last_value = record(k) if columns["step"][-1:] != [k] else last_value
+        if columns["step"][-1:] != [k]:
+            record(k)
+        if not math.isfinite(last_value) or not _finite(state):
+            reason = Reason.NONFINITE
     finally:
         if bar is not None:
             bar(None, last_value)

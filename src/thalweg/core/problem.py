@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from thalweg.core import check
+from thalweg.core.rng import preserved_rng
 
 Split = Literal["validation", "test"]
 Evaluate = Callable[[nn.Module, Split], Mapping[str, float]]
@@ -18,7 +19,9 @@ Evaluate = Callable[[nn.Module, Split], Mapping[str, float]]
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    r"""A network with its loss and its data: minimize :math:`f(x) = E_{batch}\, loss(model_x(batch))`.
+    r"""A network with its loss and its data.
+
+    .. math:: \min_x f(x) = E_{batch}\, loss(model_x(batch))
 
     Parameters
     ----------
@@ -32,7 +35,7 @@ class Training:
         loss as ``loss(output, batch)``). A ``torch.utils.data.DataLoader`` will do.
     evaluate
         ``evaluate(model, split)`` with split ``"validation"`` or ``"test"``: a mapping of metric
-        names to floats. Default: the mean training loss, for both splits.
+        names to floats. Default: the mean of the batches' training losses, for both splits.
     metric
         The name, among those of `evaluate`, that decides. Default: the first one.
     goal
@@ -69,7 +72,8 @@ class Training:
             raise TypeError(f"data must be an iterable of batches, got {type(self.data).__name__}")
         if iter(self.data) is self.data:
             raise TypeError(
-                "data must be iterable more than once (a list, a DataLoader, thalweg.data.Batches); "
+                "data must be iterable more than once "
+                "(a list, a DataLoader, thalweg.data.Batches); "
                 f"got the one-pass iterator {type(self.data).__name__}"
             )
         check.choice("goal", self.goal, ("min", "max"))
@@ -99,7 +103,7 @@ class Training:
         Examples
         --------
         >>> training = Training.from_function(lambda x: (x**2).sum(), torch.ones(3))
-        >>> float(training.batch_loss(None))
+        >>> training.batch_loss(None).item()
         3.0
         """
         if not callable(function):
@@ -123,24 +127,48 @@ class Training:
 
     @torch.no_grad()
     def measure(self, split: Split) -> dict[str, float]:
-        """The metrics of `split`, the deciding one first; the model's mode is left as found."""
+        """The metrics of `split`, the deciding one first.
+
+        Measured in evaluation mode. The model's mode, the global random generators and the epoch
+        of a `thalweg.data.Batches` are left as found.
+
+        Parameters
+        ----------
+        split
+            ``"validation"`` or ``"test"``.
+
+        Raises
+        ------
+        ValueError
+            If `evaluate` does not return the deciding metric, or there are no data to measure.
+        """
+        check.choice("split", split, ("validation", "test"))
         mode = {module: module.training for module in self.model.modules()}
         self.model.eval()
         try:
-            if self.evaluate is None:
-                losses = [float(self.batch_loss(batch)) for batch in self.data]
-                return {"loss": sum(losses) / len(losses)}
-            metrics = {name: float(v) for name, v in self.evaluate(self.model, split).items()}
+            with preserved_rng():
+                measured = (
+                    self._mean_loss() if self.evaluate is None else self.evaluate(self.model, split)
+                )
+                metrics = {name: float(value) for name, value in measured.items()}
         finally:
             for module, training in mode.items():
                 module.training = training
         first = self.metric if self.metric is not None else next(iter(metrics), None)
         if first is None or first not in metrics:
             raise ValueError(
-                f"metric must be one of the names evaluate returns ({', '.join(metrics) or 'none'}), "
-                f"got {first!r}"
+                "metric must be one of the names evaluate returns "
+                f"({', '.join(metrics) or 'none'}), got {first!r}"
             )
         return {first: metrics[first], **metrics}
+
+    def _mean_loss(self) -> dict[str, float]:
+        # Batches are read in order: a pass over them as they are would begin their next epoch
+        ordered = getattr(self.data, "ordered", None)
+        losses = [float(self.batch_loss(b)) for b in (ordered() if ordered else self.data)]
+        if not losses:
+            raise ValueError("data must hold at least one batch, got none")
+        return {"loss": sum(losses) / len(losses)}
 
 
 class Point(nn.Module):

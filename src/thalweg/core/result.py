@@ -28,7 +28,7 @@ class Reason(enum.Enum):
     MAX_STEPS = "stopped at max_steps before the tolerance was reached"
     MAX_SECONDS = "stopped at max_seconds before the tolerance was reached"
     STALLED = "stopped: the measure no longer improves"
-    NONFINITE = "stopped: a value became infinite or NaN; the last finite point is returned"
+    NONFINITE = "stopped: a value became infinite or NaN; the best finite point is returned"
     INTERRUPTED = "interrupted; the best point so far is returned"
 
     @property
