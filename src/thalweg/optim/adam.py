@@ -9,7 +9,7 @@ from torch.optim.optimizer import ParamsT
 
 from thalweg.core import check
 from thalweg.core.catalogue import LogUniform, OneMinusLogUniform
-from thalweg.numeric.division import divide_or_zero
+from thalweg.numeric.division import divide
 from thalweg.optim.engine import Elementwise, How
 
 
@@ -26,5 +26,5 @@ class AdamW(Elementwise):
         m_hat = exp_avg / (1 - beta1**k)
         v_hat = exp_avg_sq / (1 - beta2**k)
         p = p * (1 - lr * weight_decay)
-        return p - lr * divide_or_zero(m_hat, v_hat.sqrt() + eps), exp_avg, exp_avg_sq
+        return p - lr * divide(m_hat, v_hat.sqrt(), eps), exp_avg, exp_avg_sq
 Adam = AdamW

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -50,8 +50,7 @@ class How(TypedDict, total=False):
     generator: torch.Generator | None
 
 
-@dataclass(frozen=True, eq=False)
-class Active:
+class Active(NamedTuple):
     """A parameter that takes part in this step: it has a gradient."""
 
     group: dict[str, Any]
@@ -165,7 +164,7 @@ class RuleOptimizer(Optimizer):
     def _active(self) -> list[Active]:
         active = []
         for group in self.param_groups:
-            slots = None
+            slots = self._all_slots(group)
             for p in group["params"]:
                 g = p.grad
                 if g is None:
@@ -181,9 +180,7 @@ class RuleOptimizer(Optimizer):
                         f"the gradient of {self._name(group, p)} is infinite or NaN"
                     )
                 state = self.state[p]
-                if slots is None:
-                    slots = self._all_slots(group)
-                if "step" not in state or not all(slot in state for slot in slots):
+                if len(state) <= len(slots):
                     self._create(state, slots, p, group)
                 active.append(Active(group, p, g, state))
         return active
@@ -337,6 +334,7 @@ class RuleOptimizer(Optimizer):
                     state = {n: self._own(v, n, p) for n, v in saved["state"][key].items()}
                     if "step" not in state:  # torch.optim.SGD counts no steps
                         state["step"] = torch.tensor(1.0 if state else 0.0)
+                    self._create(state, self._all_slots(group), p, group)
                     self.state[p] = state
         self._use_compiler = None
         self._restore_rng()
@@ -381,6 +379,7 @@ def _state_dtype(p: Tensor) -> torch.dtype:
     return torch.float32 if p.dtype in (torch.bfloat16, torch.float16) else p.dtype
 
 
+@functools.cache
 def _keywords(rule: Rule) -> tuple[str, ...]:
     parameters: Iterable[inspect.Parameter] = inspect.signature(rule).parameters.values()
     return tuple(q.name for q in parameters if q.kind is inspect.Parameter.KEYWORD_ONLY)

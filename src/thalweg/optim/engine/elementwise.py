@@ -7,6 +7,7 @@ costs more than their arithmetic) are packed: their state lives in one flat tens
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from thalweg.optim.engine.kernel import Compiled, Rule, in_place
 #: Entries up to which a tensor is packed with others.
 SMALL = 2**13
 #: Entries of a piece of an eager update: its intermediate results stay in the cache.
-EAGER_PIECE = 2**17
+EAGER_PIECE = 2**15
 #: Entries of the tensors that a rule is compiled with (the size matters only as "large").
 _EXAMPLE = 2**20
 #: A compiled loop counts in 32 bits on some devices.
@@ -35,13 +36,16 @@ class Pack:
 
     def __init__(self, members: Sequence[Active], slots: Sequence[str]) -> None:
         self.params = [a.p for a in members]
+        self.aliases = [p.detach().view(-1) for p in self.params]
+        self.sizes = [p.numel() for p in self.params]
+        self.addresses = [p.data_ptr() for p in self.params]
         self.step = members[0].state["step"].clone()
         self.flat: dict[str, Tensor] = {}
         self.views: dict[str, list[Tensor]] = {}
         for slot in slots:
             pieces = [a.state[slot] for a in members]
             self.flat[slot] = _flatten(pieces)
-            self.views[slot] = _unflatten(self.flat[slot], pieces)
+            self.views[slot] = list(torch._C._nn.unflatten_dense_tensors(self.flat[slot], pieces))
         for i, member in enumerate(members):
             member.state["step"] = self.step
             for slot in slots:
@@ -51,11 +55,24 @@ class Pack:
         """True if these parameters, with the state they have now, are this pack."""
         if len(members) != len(self.params):
             return False
-        step, slots = self.step, list(self.views.items())
-        return all(
-            a.p is p and a.state["step"] is step and all(a.state[s] is v[i] for s, v in slots)
-            for i, (a, p) in enumerate(zip(members, self.params, strict=True))
+        states = [a.state for a in members]
+        return (
+            all(map(operator.is_, [a.p for a in members], self.params))
+            and [p.data_ptr() for p in self.params] == self.addresses
+            and all(state["step"] is self.step for state in states)
+            and all(
+                all(map(operator.is_, [state[slot] for state in states], views))
+                for slot, views in self.views.items()
+            )
         )
+
+    def gather(self) -> Tensor:
+        """The parameters, back to back."""
+        return torch.cat(self.aliases)
+
+    def scatter(self, flat: Tensor) -> None:
+        """Write the parameters back."""
+        torch.split_with_sizes_copy(flat, self.sizes, out=self.aliases)
 
 
 class Elementwise(RuleOptimizer):
@@ -84,9 +101,11 @@ class Elementwise(RuleOptimizer):
         for group in self.param_groups:
             members = [a for a in active if a.group is group]
             slots = self._all_slots(group)
-            small = [a for a in members if _packable(a)]
+            small: list[Active] = []
             for a in members:
-                if not _packable(a):
+                if _packable(a):
+                    small.append(a)
+                else:
                     self._update_one(a, slots, common)
             for pack, packed in self._packs(group, small, slots):
                 self._update_pack(pack, packed, slots, common)
@@ -147,7 +166,7 @@ class Elementwise(RuleOptimizer):
         self, pack: Pack, members: list[Active], slots: Sequence[str], common: Any
     ) -> None:
         pack.step.add_(1)
-        flat_p = _flatten(pack.params)
+        flat_p = pack.gather()
         flat_g = _flatten([a.g for a in members])
         state = [pack.flat[slot] for slot in slots]
         extra: list[Tensor] = []
@@ -157,7 +176,7 @@ class Elementwise(RuleOptimizer):
             extra = [_flatten([self._random_bits(a.p) for a in members])]
         noise = [_flatten([self._noise[a.p] for a in members])] if self.draws_noise else []
         self._run(members[0], len(state), [flat_p, flat_g, *state, *noise], extra, common)
-        torch._foreach_copy_(pack.params, _unflatten(flat_p, pack.params))
+        pack.scatter(flat_p)
 
     # ---- running the rule on flat memory -----------------------------------------------------------
 
@@ -235,17 +254,14 @@ def _compile(
 
 
 def _packable(a: Active) -> bool:
-    return 0 < a.p.numel() <= SMALL and not isinstance(a.p, DTensor)
+    p = a.p
+    return 0 < p.numel() <= SMALL and p.is_contiguous() and not isinstance(p, DTensor)
 
 
 def _flatten(tensors: Sequence[Tensor]) -> Tensor:
     if len(tensors) == 1:
         return tensors[0].detach().reshape(-1).clone()
     return torch._C._nn.flatten_dense_tensors(tensors)
-
-
-def _unflatten(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    return list(torch._C._nn.unflatten_dense_tensors(flat, like))
 
 
 def _strides(t: Tensor) -> tuple[int, ...]:
