@@ -1,0 +1,411 @@
+"""What is raced on: from a name, a file or a function to a `Problem`, checked before it is used."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import inspect
+import linecache
+import os
+import re
+import sys
+import time
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from thalweg.compare.errors import BadInput, one_line, own_traceback
+from thalweg.compare.plan import Budget
+from thalweg.compare.run import batches, one_thread
+from thalweg.core import Training, check, preserved_rng, seeded_rng
+
+DEFAULT_PROBLEM = "digits-mlp"
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A function of the seed that builds a `Training`, and where it came from.
+
+    It travels to workers as a function, or as the text of the user's file: a worker runs what was
+    read when the race began, whatever happens to the file meanwhile.
+
+    Parameters
+    ----------
+    name
+        How the report calls it.
+    source
+        What the user typed, so that one command can repeat a run; None for a function object.
+    function
+        ``function(seed) -> Training``, for problems that can be imported.
+    path, text, attribute
+        The user's file, its content, and the function's name in it.
+    """
+
+    name: str
+    source: str | None = None
+    function: Callable[[int], Training] | None = None
+    path: str | None = None
+    text: str | None = None
+    attribute: str = "problem"
+    hash: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def callable(self) -> Callable[[int], Training]:
+        """``problem(seed) -> Training``."""
+        if self.function is not None:
+            return self.function
+        assert self.path is not None and self.text is not None
+        return getattr(_run_file(self.path, self.text), self.attribute)  # type: ignore[no-any-return]
+
+    def __call__(self, seed: int) -> Training:
+        with seeded_rng(seed):
+            return self.callable()(seed)
+
+
+def load(problem: str | Callable[[int], Training] | None, *, inspect_it: bool = True) -> Problem:
+    """The problem called `problem`; the first that fits wins.
+
+    Parameters
+    ----------
+    problem
+        None (``digits-mlp``), a built-in name, ``path.py[:name]``, ``package.module:name``, or a
+        callable ``problem(seed) -> Training``.
+    inspect_it
+        Build it twice with one seed and make sure that it is a problem that can be raced.
+
+    Raises
+    ------
+    BadInput
+        With one sentence; with the user's own traceback if it is their code that raised.
+    """
+    loaded = _load(DEFAULT_PROBLEM if problem is None else problem)
+    return _inspected(loaded) if inspect_it else loaded
+
+
+def _load(problem: Any) -> Problem:
+    if isinstance(problem, Training):
+        raise BadInput(
+            "problem must be a function of the seed that returns a Training, got one Training: "
+            "wrap its construction in `def problem(seed): ...` so that every run starts afresh"
+        )
+    if callable(problem):
+        name = getattr(problem, "__name__", None) or getattr(problem, "name", None)
+        return Problem(str(name or type(problem).__name__).strip("<>"), None, problem)
+    if not isinstance(problem, str | os.PathLike):
+        raise BadInput(
+            "problem must be a built-in name, 'path.py[:name]', 'package.module:name' or a "
+            f"function problem(seed) -> Training, got {problem!r}"
+        )
+    word = str(problem).strip()
+    builtin = _builtin()
+    if word in builtin:
+        return Problem(word, word, builtin[word])
+    match = re.fullmatch(r"(.*\.py)(?::(\w+))?", word)
+    if match is not None:
+        return _from_file(word, Path(match.group(1)), match.group(2) or "problem")
+    if ":" in word:
+        return _from_module(word)
+    raise BadInput(
+        f"unknown problem {word!r}{check.did_you_mean(word, builtin)}; the built-in ones are "
+        f"{', '.join(builtin) or 'not installed'}, and 'path.py', 'path.py:name' or "
+        "'package.module:name' names one of your own"
+    )
+
+
+def _builtin() -> dict[str, Callable[[int], Training]]:
+    try:
+        module = importlib.import_module("thalweg.data.problems")
+    except ModuleNotFoundError as error:
+        if error.name not in ("thalweg.data", "thalweg.data.problems"):
+            raise
+        return {}
+    return dict(module.builtin())
+
+
+def _from_file(word: str, path: Path, attribute: str) -> Problem:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadInput(f"cannot read the problem file {str(path)!r}: {reason}") from error
+    try:
+        module = _run_file(str(path.resolve()), text)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise BadInput(f"{path} raised {one_line(error)}", own_traceback(error)) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        names = [
+            n
+            for n, v in vars(module).items()
+            if inspect.isfunction(v) and v.__module__ == module.__name__
+        ]
+        listed = f"; it defines {', '.join(names)}" if names else ""
+        raise BadInput(
+            f"{path} has no function {attribute!r}: define `def {attribute}(seed): ...` that returns "
+            f"a thalweg.Training, or name another one as {path}:name{listed}"
+            f"{check.did_you_mean(attribute, names)}"
+        )
+    name = path.stem if attribute == "problem" else f"{path.stem}:{attribute}"
+    return Problem(name, word, None, str(path.resolve()), text, attribute)
+
+
+def _from_module(word: str) -> Problem:
+    module_name, _, attribute = word.partition(":")
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and (module_name + ".").startswith(
+            f"{error.name}."
+        )
+        raise BadInput(
+            f"cannot import the problem {word!r}: {one_line(error)}",
+            None if missing else own_traceback(error),
+        ) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        names = [n for n, v in vars(module).items() if inspect.isfunction(v)]
+        raise BadInput(
+            f"module {module_name!r} has no function {attribute!r}"
+            f"{check.did_you_mean(attribute, names)}"
+        )
+    return Problem(attribute, word, function)
+
+
+@functools.lru_cache(maxsize=8)
+def _run_file(path: str, text: str) -> types.ModuleType:
+    """The user's file as a module, from its text; what it imports from its folder is found."""
+    folder = os.path.dirname(path)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    digest = hashlib.sha256(f"{path}\0{text}".encode()).hexdigest()[:12]
+    module = types.ModuleType(f"_thalweg_problem_{digest}")
+    module.__file__ = path
+    sys.modules[module.__name__] = module
+    linecache.cache[path] = (len(text), None, text.splitlines(keepends=True), path)
+    try:
+        exec(compile(text, path, "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
+    return module
+
+
+# ------------------------------------------------------------------------------------- checks
+
+
+def _inspected(problem: Problem) -> Problem:
+    """`problem` with its hash and facts, after two builds with one seed agreed."""
+    losses, first = [], None
+    for _ in range(2):
+        training = build(problem, 0)
+        first = training if first is None else first
+        losses.append(first_loss(problem, training))
+    if losses[0] != losses[1]:
+        raise BadInput(
+            f"{problem.name}: two calls with one seed give two first losses, {losses[0]!r} and "
+            f"{losses[1]!r}; draw everything random from torch, numpy or random (they are seeded "
+            "for you), or from a generator seeded with the seed"
+        )
+    assert first is not None
+    metrics = {split: _measured(problem, first, split) for split in ("validation", "test")}
+    metric = next(iter(metrics["validation"]))
+    parameters = {n: tuple(p.shape) for n, p in first.model.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise BadInput(f"{problem.name}: the model has no parameter that requires a gradient")
+    told = f"{_source_text(problem)}\0{parameters}\0{losses[0]:.4g}\0{metric}\0{first.goal}"
+    facts = {
+        "metric": metric,
+        "goal": first.goal,
+        "parameters": sum(p.numel() for p in first.model.parameters() if p.requires_grad),
+        "has_test": first.evaluate is not None,
+        "positive": metrics["validation"][metric] > 0,
+        "title": first.name if first.name not in ("training", "function") else problem.name,
+        "minimum": first.minimum,
+        "device": str(next(first.model.parameters()).device),
+    }
+    digest = hashlib.sha256(told.encode()).hexdigest()[:16]
+    return Problem(
+        problem.name,
+        problem.source,
+        problem.function,
+        problem.path,
+        problem.text,
+        problem.attribute,
+        digest,
+        facts,
+    )
+
+
+def build(problem: Problem, seed: int) -> Training:
+    """``problem(seed)``, or BadInput with the user's own traceback."""
+    try:
+        training = problem(seed)
+    except Exception as error:
+        raise BadInput(
+            f"{problem.name}({seed}) raised {one_line(error)}", own_traceback(error)
+        ) from error
+    if not isinstance(training, Training):
+        raise BadInput(
+            f"{problem.name}({seed}) must return a thalweg.Training(model, loss, data, ...), "
+            f"got {type(training).__name__}"
+        )
+    return training
+
+
+def first_loss(problem: Problem, training: Training) -> float:
+    """The loss of the first batch of seed 0; finite, or BadInput."""
+    with one_thread(), seeded_rng(0):
+        try:
+            _, batch = next(batches(training.data, 0))
+            loss = training.batch_loss(batch)
+            value = loss.item()
+        except Exception as error:
+            raise BadInput(
+                f"{problem.name}: the loss of the first batch raised {one_line(error)}",
+                own_traceback(error),
+            ) from error
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1 or not loss.requires_grad:
+        raise BadInput(
+            f"{problem.name}: the loss must be a scalar tensor that depends on the parameters"
+        )
+    if value != value or value in (float("inf"), float("-inf")):
+        raise BadInput(
+            f"{problem.name}: the loss of the first batch is {value}, before any step was made"
+        )
+    return value
+
+
+def _measured(problem: Problem, training: Training, split: Any) -> dict[str, float]:
+    try:
+        with one_thread(), preserved_rng():
+            return training.measure(split)
+    except Exception as error:
+        raise BadInput(
+            f"{problem.name}: evaluate(model, {split!r}) raised {one_line(error)}",
+            own_traceback(error),
+        ) from error
+
+
+def check_problem(problem: str | Callable[[int], Training] | None = None) -> dict[str, Any]:
+    """Three steps of a problem: what a race relies on, proved before hours are spent.
+
+    Two calls with one seed give the same losses; evaluation changes nothing (parameters, buffers,
+    train/eval mode, the random generators, the batches that follow).
+
+    Parameters
+    ----------
+    problem
+        As for `compare`.
+
+    Returns
+    -------
+    dict
+        ``name, metric, goal, parameters, losses`` (three steps), ``validation``, ``test``,
+        ``step_seconds``, ``evaluation_seconds`` and ``race_seconds``: the estimated time of the
+        default race (six methods, one worker).
+
+    Raises
+    ------
+    BadInput
+        With one sentence that says what is wrong.
+    """
+    loaded = load(problem)
+    plain, seconds, _ = _three_steps(loaded, evaluating=False)
+    again, _, _ = _three_steps(loaded, evaluating=False)
+    if plain != again:
+        raise BadInput(
+            f"{loaded.name}: two runs with one seed differ within three steps, {plain} and {again}"
+        )
+    watched, _, evaluation = _three_steps(loaded, evaluating=True)
+    if plain != watched:
+        raise BadInput(
+            f"{loaded.name}: the losses of three steps change when evaluate is called in between, "
+            f"{plain} and {watched}; evaluate must not advance what the batches are drawn from"
+        )
+    training = build(loaded, 0)
+    default = Budget.parse("420steps")
+    runs = 6 * (12 + 10 + 3)
+    return {
+        "name": loaded.name,
+        **{k: loaded.facts[k] for k in ("metric", "goal", "parameters")},
+        "losses": plain,
+        "validation": _measured(loaded, training, "validation"),
+        "test": _measured(loaded, training, "test") if loaded.facts["has_test"] else None,
+        "step_seconds": seconds,
+        "evaluation_seconds": evaluation,
+        "race_seconds": runs * (default.amount * seconds + 30 * evaluation),
+    }
+
+
+def _three_steps(problem: Problem, *, evaluating: bool) -> tuple[list[float], float, float]:
+    """Losses of three SGD steps; seconds of a step, and of an evaluation."""
+    training = build(problem, 0)
+    losses, evaluation, spent = [], 0.0, []
+    with one_thread(), seeded_rng(0):
+        training.model.train()
+        trained = [p for p in training.model.parameters() if p.requires_grad]
+        stream = batches(training.data, 0)
+        for _ in range(3):
+            start = time.perf_counter()
+            _, batch = next(stream)
+            loss = training.batch_loss(batch)
+            for p, g in zip(
+                trained, torch.autograd.grad(loss, trained, allow_unused=True), strict=True
+            ):
+                if g is not None:
+                    p.data.add_(g, alpha=-1e-3)
+            losses.append(loss.item())
+            spent.append(time.perf_counter() - start)
+            if evaluating:
+                start = time.perf_counter()
+                _changes_nothing(problem, training)
+                evaluation = (time.perf_counter() - start) / 2
+    return losses, min(spent), evaluation
+
+
+def _changes_nothing(problem: Problem, training: Training) -> None:
+    before = {n: t.detach().clone() for n, t in training.model.state_dict(keep_vars=True).items()}
+    mode = [m.training for m in training.model.modules()]
+    for split in ("validation", "test"):
+        try:
+            with preserved_rng():  # as in a race: evaluation may draw, nobody notices
+                training.measure(split)  # type: ignore[arg-type]
+        except Exception as error:
+            raise BadInput(
+                f"{problem.name}: evaluate(model, {split!r}) raised {one_line(error)}",
+                own_traceback(error),
+            ) from error
+    for name, tensor in training.model.state_dict(keep_vars=True).items():
+        if not torch.equal(tensor.detach(), before[name]):
+            raise BadInput(
+                f"{problem.name}: evaluate changes the model ({name}); it must only read it"
+            )
+    if mode != [m.training for m in training.model.modules()]:
+        raise BadInput(f"{problem.name}: evaluate leaves the model in another train/eval mode")
+
+
+def _source_text(problem: Problem) -> str:
+    """What the hash of a problem is made of: the text of its file, or of its module."""
+    if problem.text is not None:
+        return f"{problem.text}\0{problem.attribute}"
+    function: Any = problem.function
+    while isinstance(function, functools.partial):
+        function = function.func
+    named = function if inspect.isroutine(function) else type(function)
+    try:
+        text = inspect.getsource(named)
+    except (OSError, TypeError):
+        text = ""
+    values = repr(problem.function)
+    return (
+        f"{named.__module__}:{named.__qualname__}\0{text}\0{re.sub(r' at 0x[0-9a-f]+', '', values)}"
+    )

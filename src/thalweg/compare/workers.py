@@ -1,0 +1,215 @@
+"""Many jobs at once: joblib's workers, and a Ctrl-C that lets them finish."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from thalweg.compare.errors import BadInput, one_line
+from thalweg.compare.methods import Contender
+from thalweg.compare.plan import Job, cannot_write
+from thalweg.compare.run import read, run_job, store
+
+if TYPE_CHECKING:
+    from thalweg.compare.problems import Problem
+
+BACKENDS = ("loky", "dask", "ray")
+
+
+class Interrupt:
+    """Ctrl-C once sets `asked`, twice raises KeyboardInterrupt. For use as a context manager.
+
+    Outside the main thread (where Python delivers no signal) nothing is changed.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._previous: Any = None
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _handle(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def run_all(
+    jobs: Sequence[Job],
+    contenders: Mapping[str, Contender],
+    problem: Problem,
+    directory: Path,
+    interrupt: Interrupt,
+    *,
+    workers: int = 1,
+    backend: str = "loky",
+    scheduler: str | None = None,
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Run `jobs` and yield each with its end line, in the order in which they finish.
+
+    One worker is this process. After Ctrl-C the jobs that run are finished, no other begins.
+
+    Parameters
+    ----------
+    jobs
+        What to run.
+    contenders, problem
+        Methods by name, and the problem.
+    directory
+        The race directory; every run is in it when it is yielded.
+    interrupt
+        Asked before each job begins.
+    workers, backend, scheduler
+        Processes, ``"loky"``, ``"dask"`` or ``"ray"``, and the address of the cluster.
+    """
+
+    def wanted() -> Iterator[Job]:
+        for job in jobs:
+            if interrupt.asked:
+                return
+            yield job
+
+    if workers == 1 and backend == "loky":
+        for job in wanted():
+            _, text = work(job, contenders[job.method], problem, directory, False)
+            yield job, _received(directory, job.id, text)
+        return
+    for job_id, text in _parallel(
+        wanted(), contenders, problem, directory, workers, backend, scheduler
+    ):
+        yield next(j for j in jobs if j.id == job_id), _received(directory, job_id, text)
+
+
+def work(
+    job: Job, contender: Contender, problem: Problem, directory: Path, send: bool
+) -> tuple[str, str | None]:
+    """Run a job where the worker is. Its text comes back if it could not be stored, or on `send`."""
+    text = run_job(job, contender, problem)
+    if send:
+        return job.id, text
+    try:
+        store(directory, job.id, text)
+    except OSError:
+        return job.id, text
+    return job.id, None
+
+
+def _received(directory: Path, job_id: str, text: str | None) -> dict[str, Any]:
+    try:
+        if text is not None:
+            store(directory, job_id, text)
+        lines = read(directory, job_id)
+        if lines is None:
+            raise OSError(f"the run {job_id} was written but cannot be read")
+    except OSError as error:
+        raise cannot_write(directory, error) from error
+    return lines[-1]
+
+
+def _parallel(
+    jobs: Iterable[Job], contenders: Mapping[str, Contender], problem: Problem, directory: Path,
+    workers: int, backend: str, scheduler: str | None,
+) -> Iterator[tuple[str, str | None]]:  # fmt: skip
+    import joblib
+
+    remote = backend != "loky"
+    calls = (
+        joblib.delayed(work)(job, contenders[job.method], problem, directory.resolve(), remote)
+        for job in jobs
+    )
+    with _cluster(backend, scheduler) as options:
+        if not remote:
+            # Workers are of the terminal's group: only this process listens to Ctrl-C.
+            options = {"initializer": _worker, "inner_max_num_threads": 1}
+        with joblib.parallel_config(backend=backend, n_jobs=workers, **options):
+            # One job waits in line per worker: an interrupt need not wait for more.
+            parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")
+            try:
+                yield from parallel(calls)
+            except (KeyboardInterrupt, GeneratorExit):
+                _kill(backend)
+                raise
+            except (AttributeError, TypeError, ValueError, OSError) as error:
+                raise _cannot_send(error) from error
+            except Exception as error:
+                if type(error).__name__ == "PicklingError":
+                    raise _cannot_send(error) from error
+                if type(error).__name__ == "TerminatedWorkerError":
+                    raise BadInput(
+                        "a worker process was killed, most often for lack of memory: use fewer "
+                        "--jobs; what is finished is kept, and the same command goes on from there"
+                    ) from error
+                raise
+
+
+def _cannot_send(error: BaseException) -> BadInput:
+    return BadInput(
+        f"the problem or a method cannot be sent to worker processes ({one_line(error)}): "
+        "use jobs=1, or define it in a file"
+    )
+
+
+@contextlib.contextmanager
+def _cluster(backend: str, scheduler: str | None) -> Iterator[dict[str, Any]]:
+    """Options of joblib's backend, with a connection to the cluster for as long as it is used."""
+    if backend == "dask":
+        try:
+            from distributed import Client, get_client
+        except ImportError as error:
+            raise BadInput("backend 'dask' needs `pip install distributed`") from error
+        if scheduler is None:
+            try:
+                get_client()
+            except ValueError as error:
+                raise BadInput(
+                    "backend 'dask' needs the address of a scheduler, as in "
+                    "--scheduler tcp://host:8786, or a dask Client in this process"
+                ) from error
+            yield {}
+            return
+        try:
+            client = Client(scheduler, timeout=10, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise BadInput(
+                f"no dask scheduler answers at {scheduler!r}: {one_line(error)}"
+            ) from error
+        try:
+            yield {"client": client}
+        finally:
+            client.close()
+    elif backend == "ray":
+        try:
+            import ray
+            from ray.util.joblib import register_ray
+        except ImportError as error:
+            raise BadInput("backend 'ray' needs `pip install ray`") from error
+        if not ray.is_initialized():
+            ray.init(address=scheduler, log_to_driver=False)
+        register_ray()
+        yield {}
+    else:
+        yield {}
+
+
+def _worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def _kill(backend: str) -> None:
+    if backend == "loky":
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown(wait=False, kill_workers=True)
