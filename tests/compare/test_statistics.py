@@ -236,9 +236,7 @@ def test_answer_without_a_winner_names_leader_and_rivals() -> None:
     leader = min(("A", "B"), key=lambda name: np.log(values[name]).mean())
     rival = "B" if leader == "A" else "A"
     assert said.startswith(
-        f"No winner on digits-mlp: {leader} leads but is not told apart from {rival} (about "
-    ) or said.startswith(
-        f"No winner on digits-mlp: {leader} leads but is not told apart from {rival} (more than "
+        f"No winner on digits-mlp: {leader} leads but is not told apart from {rival} ("
     )
 
 
