@@ -1,0 +1,96 @@
+"""``thalweg methods``: the catalogue."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from thalweg.cli.errors import stop
+
+if TYPE_CHECKING:
+    from thalweg.core.catalogue import Entry
+
+
+def methods(
+    family: Annotated[
+        str | None, typer.Option(help="Only this family, for example first-order.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, search spaces included.")
+    ] = False,
+) -> None:
+    """List the methods: what each is, the memory it needs, where it comes from.
+
+    \b
+    Examples:
+      thalweg methods
+      thalweg methods --family first-order
+      thalweg methods --json
+    """
+    import thalweg.optim
+    from thalweg.core.catalogue import collect
+
+    entries = collect(thalweg.optim)
+    if family is not None:
+        entries = [entry for entry in entries if entry.family.lower() == family.lower()] or (
+            _no_family(family, entries)
+        )
+    if as_json:
+        typer.echo(json.dumps([facts(entry) for entry in entries], indent=2))
+    else:
+        _print_table(entries)
+
+
+def facts(entry: Entry) -> dict[str, Any]:
+    """One line of the catalogue as JSON."""
+    from thalweg.compare.methods import describe_axis
+
+    return {
+        "name": entry.name,
+        "place": entry.place,
+        "family": entry.family,
+        "summary": entry.summary,
+        "paper": entry.paper,
+        "year": entry.year,
+        "memory": entry.memory,
+        "needs": list(entry.needs),
+        "search_space": [describe_axis(name, axis) for name, axis in entry.search_space.items()],
+    }
+
+
+def _no_family(family: str, entries: list[Entry]) -> list[Entry]:
+    from thalweg.core import check
+
+    known = sorted({entry.family for entry in entries})
+    raise stop(
+        f"--family must be one of {', '.join(known)}, got {family!r}"
+        f"{check.did_you_mean(family, known)}"
+    )
+
+
+def _print_table(entries: list[Entry]) -> None:
+    from itertools import groupby
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:  # a pipe has no width: one line a method
+        console = Console(width=max(console.width, 240))
+    for family, members in groupby(entries, key=lambda entry: entry.family):
+        table = Table(
+            title=Text(family, style="bold"), title_justify="left", box=None, pad_edge=False
+        )
+        for heading in ("method", "what it is", "memory", "source"):
+            table.add_column(heading, header_style="dim", no_wrap=heading == "method")
+        for entry in members:
+            source = (
+                entry.paper if str(entry.year) in entry.paper else f"{entry.paper} ({entry.year})"
+            )
+            cells = (entry.name, entry.summary, entry.memory, source)
+            table.add_row(*map(Text, cells))
+        console.print(table)
+        console.print()
