@@ -1,0 +1,172 @@
+"""Clauses on stopping and going on: every way to save must continue with the same bits."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from thalweg.testing.report import Verdict, failed, not_applicable, noted, passed, refused
+from thalweg.testing.subject import STEPS, Run, Subject, describe, difference, leaves, message, seed
+
+SAME = "the same bits as the uninterrupted run"
+
+
+def continues(subject: Subject, transfer: Callable[[Run], Run]) -> Verdict:
+    """Train, carry the run over, train on; compare with a run that was never interrupted."""
+    expected = subject.trained(2 * STEPS).tensors()
+    other = transfer(subject.trained())
+    gap = difference(other.train(range(STEPS, 2 * STEPS)).tensors(), expected)
+    return failed(gap, SAME) if gap else passed(f"{STEPS}+{STEPS} steps give {SAME}")
+
+
+def other_rate(run: Run) -> dict[str, float]:
+    """Another lr for the optimizer that is loaded into: the saved one must win."""
+    lr = run.optimizer.param_groups[0].get("lr")
+    return {} if lr is None else {"lr": 0.5 * float(lr)}
+
+
+def in_memory(subject: Subject) -> Verdict:
+    def transfer(run: Run) -> Run:
+        twin = run.twin(**other_rate(run))
+        twin.optimizer.load_state_dict(run.optimizer.state_dict())
+        return twin
+
+    return continues(subject, transfer)
+
+
+def independent(subject: Subject) -> Verdict:
+    source = subject.trained()
+    twin = source.twin()
+    twin.optimizer.load_state_dict(source.optimizer.state_dict())
+    memory = [
+        {
+            v.untyped_storage().data_ptr(): k
+            for k, v in leaves(list(run.optimizer.state.values()))
+            if isinstance(v, Tensor) and v.numel()
+        }
+        for run in (source, twin)
+    ]
+    common = memory[0].keys() & memory[1].keys()
+    # "[0].exp_avg" and "[0].old_dirs[3]" are known as exp_avg and old_dirs
+    shared = sorted({memory[0][ptr].split(".", 1)[-1].split("[")[0] for ptr in common})
+    if shared:
+        return noted(
+            f"after load_state_dict both optimizers share the memory of {', '.join(shared)} "
+            "(torch.optim does): deepcopy the state_dict if the first one trains on"
+        )
+    return passed("the loaded optimizer shares no memory with its source")
+
+
+def deep_copy(subject: Subject) -> Verdict:
+    return continues(subject, lambda run: Run(subject, *copy.deepcopy((run.model, run.optimizer))))
+
+
+def pickled(subject: Subject) -> Verdict:
+    if "<locals>" in getattr(subject.cls, "__qualname__", ""):
+        return not_applicable("the class is defined inside a function, which pickle cannot name")
+
+    def transfer(run: Run) -> Run:
+        return Run(subject, *pickle.loads(pickle.dumps((run.model, run.optimizer))))
+
+    return continues(subject, transfer)
+
+
+def from_disk(subject: Subject) -> Verdict:
+    def transfer(run: Run) -> Run:
+        twin = run.twin(**other_rate(run))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "optimizer.pt"
+            torch.save(run.optimizer.state_dict(), path)
+            twin.optimizer.load_state_dict(torch.load(path, weights_only=True))
+        return twin
+
+    return continues(subject, transfer)
+
+
+def through_dcp(subject: Subject) -> Verdict:
+    from torch.distributed.checkpoint.state_dict import (
+        get_optimizer_state_dict,
+        set_optimizer_state_dict,
+    )
+
+    def transfer(run: Run) -> Run:
+        run.optimizer.zero_grad(set_to_none=True)
+        saved = copy.deepcopy(get_optimizer_state_dict(run.model, run.optimizer))
+        twin = run.twin()
+        set_optimizer_state_dict(twin.model, twin.optimizer, saved)
+        twin.model.load_state_dict(run.model.state_dict())
+        return twin
+
+    try:
+        return continues(subject, transfer)
+    except Exception as error:
+        if subject.closure:
+            return refused(f"needs a closure: {message(error)}")
+        raise
+
+
+def state_dtype(subject: Subject) -> Verdict:
+    expected = subject.trained(2 * STEPS, torch.bfloat16).tensors()
+    source = subject.trained(dtype=torch.bfloat16)
+    twin = source.twin()
+    twin.optimizer.load_state_dict(source.optimizer.state_dict())
+    gap = difference(twin.tensors(), source.tensors())
+    gap = gap or difference(twin.train(range(STEPS, 2 * STEPS)).tensors(), expected)
+    if gap:
+        return failed(
+            f"{gap} with bfloat16 parameters", "state to keep its dtype and bits in load_state_dict"
+        )
+    return passed("state over bfloat16 parameters loads with its dtype and continues exactly")
+
+
+def wide_state(subject: Subject) -> Verdict:
+    for narrow, wide in ((torch.bfloat16, torch.float32), (torch.float32, torch.float64)):
+        source = subject.trained(dtype=narrow)
+        widened = 0
+        for state in source.optimizer.state.values():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.dtype == narrow and name != "step":
+                    state[name] = value.to(wide)
+                    widened += 1
+        if not widened:
+            return not_applicable("no state in the parameters' dtype")
+        twin = source.twin()
+        twin.optimizer.load_state_dict(source.optimizer.state_dict())
+        for (name, have), (_, want) in zip(
+            twin.tensors().items(), source.tensors().items(), strict=True
+        ):
+            if have.dtype != want.dtype:
+                return noted(
+                    f"{describe(want)} {name} loads as {describe(have)}: load_state_dict casts to "
+                    "the parameter's dtype (torch.optim does)"
+                )
+    return passed(
+        "float32 state over bfloat16 and float64 over float32 parameters keep their dtype"
+    )
+
+
+def random_state(subject: Subject) -> Verdict:
+    def seeded() -> Run:
+        run = subject.start()
+        seed(1)
+        return run
+
+    expected = seeded().train(range(2 * STEPS), reseed=False).tensors()
+    source = seeded().train(range(STEPS), reseed=False)
+    saved = copy.deepcopy(source.optimizer.state_dict())
+    seed(2)
+    twin = source.twin()
+    twin.optimizer.load_state_dict(saved)
+    gap = difference(twin.train(range(STEPS, 2 * STEPS), reseed=False).tensors(), expected)
+    if gap:
+        return failed(
+            f"{gap} when resumed under another global seed",
+            "the state of the random generator in the state_dict",
+        )
+    return passed("resumes exactly whatever the global random state")
