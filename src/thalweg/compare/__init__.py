@@ -12,14 +12,14 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thalweg.compare.checks import check_problem
     from thalweg.compare.errors import BadInput
-    from thalweg.compare.problems import check_problem
     from thalweg.compare.race import Race, compare
 
 _names = {
     "BadInput": "errors",
     "Race": "race",
-    "check_problem": "problems",
+    "check_problem": "checks",
     "compare": "race",
 }
 
@@ -31,11 +31,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"{__name__}.{_names[name]}"), name)
         globals()[name] = value
         return value
-    if name in ("__signature__", "__wrapped__"):
+    if name == "__signature__":  # what help() and inspect show of a callable
         import inspect
 
-        if name == "__signature__":
-            return inspect.signature(__getattr__("compare"))
+        return inspect.signature(__getattr__("compare"))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -48,7 +47,8 @@ class _Callable(types.ModuleType):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Race:
         """`thalweg.compare.compare`."""
-        return __getattr__("compare")(*args, **kwargs)
+        race: Race = __getattr__("compare")(*args, **kwargs)
+        return race
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -44,4 +44,4 @@ def one_line(error: BaseException) -> str:
 
 
 def _ours(filename: str) -> bool:
-    return filename.startswith(_HOUSE) or filename.startswith("<frozen importlib")
+    return filename.startswith((_HOUSE, "<frozen importlib"))

@@ -219,7 +219,7 @@ def _find(word: str) -> type:
             )
         return target
     try:
-        return catalogue.find(word, entries()).target  # type: ignore[no-any-return]
+        return catalogue.find(word, entries()).target
     except ValueError as error:
         raise BadInput(str(error)) from error
 
@@ -316,7 +316,7 @@ def describe_axis(name: str, axis: Axis) -> dict[str, Any]:
     if isinstance(axis, Choice):
         return {"name": name, "kind": "choice", "low": None, "high": None, "values": [*axis.values]}
     low, high = sorted((float(axis.at(0.0)), float(axis.at(1.0))))
-    kind = kinds.get(type(axis), "linear")  # type: ignore[call-overload]
+    kind = kinds.get(type(axis), "linear")
     return {"name": name, "kind": kind, "low": low, "high": high, "values": None}
 
 

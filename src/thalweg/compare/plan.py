@@ -213,8 +213,8 @@ class Plan:
         if field == "problem":
             if theirs["name"] == mine["name"]:
                 return (
-                    f"{self.directory} holds a race on {mine['name']} as it was before: its source, "
-                    "parameters or first loss have changed since; give another directory"
+                    f"{self.directory} holds a race on {mine['name']} as it was before: its "
+                    "source, parameters or first loss have changed since; give another directory"
                 )
             theirs, mine = theirs["name"], mine["name"]
         elif field == "methods":
@@ -222,8 +222,8 @@ class Plan:
             if names[0] == names[1]:
                 changed = [m["spec"] for t, m in zip(theirs, mine, strict=True) if t != m]
                 return (
-                    f"{self.directory} holds a race whose {', '.join(changed)} was another version; "
-                    "give another directory"
+                    f"{self.directory} holds a race whose {', '.join(changed)} was another "
+                    "version; give another directory"
                 )
             theirs, mine = (", ".join(part) for part in names)
         return (

@@ -25,7 +25,8 @@ from thalweg.compare.plan import (
     what_is_asked,
 )
 from thalweg.compare.problems import Problem, load
-from thalweg.compare.run import read, run_job
+from thalweg.compare.record import read
+from thalweg.compare.run import run_job
 from thalweg.compare.workers import BACKENDS, Interrupt, run_all
 from thalweg.core import Training, check
 

@@ -1,4 +1,4 @@
-"""Repeat one run of a race, with its traceback: ``python -m thalweg.compare.repeat DIRECTORY ID``."""
+"""Repeat one run, with its traceback: ``python -m thalweg.compare.repeat DIRECTORY ID``."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m thalweg.compare.repeat DIRECTORY ID", file=sys.stderr)
         return 2
     try:
-        end = repeat(*arguments)
+        end = repeat(arguments[0], arguments[1])
     except BadInput as error:
         print(error.traceback or "", f"thalweg: {error}", sep="", file=sys.stderr)
         return 2

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import importlib.util
 import io
 import json
 import math
-import os
-import platform
-import re
-import shlex
 import statistics as plain
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thalweg.compare import tune
+from thalweg.compare import outcome, statistics, tune
 from thalweg.compare.methods import Contender, describe_axis
 from thalweg.compare.plan import (
     DEFAULT_SEEDS,
@@ -26,16 +21,13 @@ from thalweg.compare.plan import (
     Job,
     Plan,
     cannot_write,
-    versions,
     write_atomically,
 )
 from thalweg.compare.problems import Problem
-from thalweg.compare.run import read
+from thalweg.compare.record import read
+from thalweg.compare.reproduce import all_versions, command, failures, hardware, source_of
 
 SCHEMA = "thalweg.race/1"
-
-# Metrics that are shares or scores: a difference in points means more than a ratio.
-_RATE = re.compile(r"acc|err|rate|f1|auc|score|precision|recall|r2|top.?\d", re.IGNORECASE)
 
 Lines = list[dict[str, Any]]
 
@@ -97,12 +89,12 @@ def summary(
     ends = [lines[-1]["status"] for lines in runs.values()]
     measured = [m["runs"] for m in methods]
     complete = all(len(rows) == plan.seeds for rows in measured)
-    values = {m["name"]: _deciding(m["runs"], facts) for m in methods}
-    scale = _scale(facts, values)
-    verdicts, answer, look = _verdicts(
-        plan, facts, values, scale, budget, complete, len(runs), total
+    values = {m["name"]: outcome.deciding(m["runs"], facts) for m in methods}
+    scale = outcome.scale(facts, values)
+    verdicts, answer, look = outcome.verdicts(
+        plan, facts, values, scale, complete, len(runs), total
     )
-    medians = [v for m in methods if (v := _median_validation(m, facts)) is not None]
+    medians = [v for m in methods if (v := outcome.median_validation(m, facts)) is not None]
     target = (
         None if not medians or not math.isfinite(plain.median(medians)) else plain.median(medians)
     )
@@ -125,7 +117,7 @@ def summary(
             "trials": plan.asked["trials"],
             "seeds": plan.seeds,
             **look,
-            "margin": _margin(plan, scale),
+            "margin": outcome.margin(plan, scale),
             "jobs": how["jobs"],
             "threads": 1,
             "backend": how["backend"],
@@ -141,17 +133,17 @@ def summary(
         },
         "methods": methods,
         "verdicts": verdicts,
-        "ranking": _ranking(values, facts, look["alpha"]),
+        "ranking": outcome.ranking(values, facts, look["alpha"]),
         "target": {"metric": facts["metric"], "value": target},
-        "failures": _failures(plan, problem, runs),
+        "failures": failures(plan, problem, runs),
         "reproduce": {
-            "command": _command(plan, problem),
-            "versions": _all_versions(contenders),
-            "hardware": _hardware(facts),
+            "command": command(plan, problem),
+            "versions": all_versions(contenders),
+            "hardware": hardware(facts),
             "seeds": list(range(1, plan.seeds + 1)),
             "tuning_seeds": [TUNING_SEED],
             "created": plan.created,
-            "problem_source": problem.text or _source_of(problem),
+            "problem_source": problem.text or source_of(problem),
         },
     }
 
@@ -237,8 +229,6 @@ def _row(job: Job, lines: Lines, metric: str) -> dict[str, Any]:
 
 
 def _tuning_curve(validation: Sequence[float | None], goal: str) -> dict[str, Any]:
-    from thalweg.compare import statistics
-
     worst = math.inf if goal == "min" else -math.inf
     values = [worst if v is None else v for v in validation]
     return {
@@ -269,234 +259,18 @@ def _cost(ends: Sequence[Mapping[str, Any]], baseline_ms: float | None) -> dict[
     }
 
 
-# ------------------------------------------------------------------------------------ verdicts
-
-
-def _deciding(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> list[float]:
-    """The result of each seed: the test metric where there is one; a miss is infinitely bad."""
-    worst = math.inf if facts["goal"] == "min" else -math.inf
-    values = []
-    for row in rows:
-        metrics = row["test"] if facts["has_test"] else row["final"]
-        value = (metrics or {}).get(facts["metric"]) if row["status"] == "done" else None
-        values.append(worst if value is None else float(value))
-    return values
-
-
-def _scale(facts: Mapping[str, Any], values: Mapping[str, Sequence[float]]) -> str:
-    """Ratios for losses > 0; differences for rates, scores and what can be <= 0."""
-    positive = all(v > 0 for column in values.values() for v in column)
-    loss = facts["goal"] == "min" and not _RATE.search(facts["metric"])
-    return "ratio" if loss and positive and facts["positive"] else "difference"
-
-
-def _verdicts(
-    plan: Plan, facts: Mapping[str, Any], values: Mapping[str, Sequence[float]], scale: Any,
-    budget: Budget, complete: bool, done: int, total: int,
-) -> tuple[list[dict[str, Any]], str, dict[str, Any]]:  # fmt: skip
-    """Verdicts, the answer, and ``look, alpha, fewest_seeds`` of the protocol."""
-    from thalweg.compare import statistics
-
-    names = list(values)
-    reference = plan.asked["reference"]
-    pairs = len(names) - 1 if reference else len(names) * (len(names) - 1) // 2
-    number = plan.next_look()
-    alpha = statistics.alpha_at_look(number)
-    fewest = statistics.fewest_seeds(pairs, alpha) if pairs else 1
-    look = {"look": number, "alpha": alpha, "fewest_seeds": fewest}
-    if not complete:
-        # No verdict on part of the seeds: that would be a look, and the next one would pay for it.
-        return (
-            [],
-            f"No verdict yet: {done} of {total} runs are done; the same command goes on.",
-            look,
-        )
-    if not pairs:
-        shown = plain.median(next(iter(values.values())))
-        ending = f"{_measure(facts)} {shown:.4g}" if math.isfinite(shown) else "no finite result"
-        return [], f"{names[0]} raced alone on {facts['title']}: median {ending}.", look
-    if all(math.isinf(v) for column in values.values() for v in column):
-        return [], f"No method finished a run on {facts['title']}; the failures say why.", look
-    plan.look(counts=plan.seeds >= fewest)
-    verdicts = statistics.compare_all(
-        values,
-        scale=scale,
-        margin=plan.asked["margin"],
-        look=number,
-        reference=reference,
-        goal=facts["goal"],
-        measure=_measure(facts),
-    )
-    answer = statistics.answer(verdicts, values, problem=facts["title"])
-    return [_told(v) for v in verdicts], answer, look
-
-
-def _told(verdict: Any) -> dict[str, Any]:
-    more = verdict.more_seeds
-    if more is not None:
-        more = "more than 200" if math.isinf(more) else int(more)
-    return {
-        "word": verdict.word,
-        "a": verdict.first,
-        "b": verdict.second,
-        "winner": verdict.winner,
-        "mean": _number(verdict.mean),
-        "sd": _number(verdict.sd),
-        "low": _number(verdict.low),
-        "high": _number(verdict.high),
-        "p": float(verdict.p),
-        "p_adjusted": float(verdict.p_adjusted),
-        "more_seeds": more,
-        "sentence": verdict.sentence,
-    }
-
-
-def _margin(plan: Plan, scale: str) -> float:
-    from thalweg.compare import statistics
-
-    asked = plan.asked["margin"]
-    return float(statistics.DEFAULT_MARGIN[scale] if asked is None else asked)
-
-
-def _ranking(
-    values: Mapping[str, Sequence[float]], facts: Mapping[str, Any], alpha: float
-) -> list[dict[str, Any]]:
-    """Best median of the deciding metric first."""
-    from thalweg.compare import paired
-
-    sign = 1 if facts["goal"] == "min" else -1
-    rows = []
-    for name, column in values.items():
-        if not column:
-            continue
-        done = sum(math.isfinite(v) for v in column)
-        share = paired.clopper_pearson(done, len(column), 1 - alpha)
-        median = _median(column)
-        rows.append(
-            (
-                sign * median,
-                {
-                    "name": name,
-                    "median_final": _number(median),
-                    "success": done / len(column),
-                    "success_low": share.low,
-                    "success_high": share.high,
-                },
-            )
-        )
-    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
-
-
-def _median_validation(method: Mapping[str, Any], facts: Mapping[str, Any]) -> float | None:
-    values = _deciding(method["runs"], {**facts, "has_test": False})
-    return _median(values) if values else None
-
-
-def _median(values: Sequence[float]) -> float:
-    """The median; the mean of two where one is infinite is infinite."""
-    return float(plain.median(values))
-
-
-def _measure(facts: Mapping[str, Any]) -> str:
-    return f"{'test' if facts['has_test'] else 'training'} {facts['metric']}"
+# ------------------------------------------------------------------------------------- wording
 
 
 def _question(facts: Mapping[str, Any], methods: Sequence[Any], budget: Budget) -> str:
     extreme = "lowest" if facts["goal"] == "min" else "highest"
     return (
-        f"Which of {_counted(len(methods), 'method')}, tuned equally, ends {facts['title']} with the "
-        f"{extreme} {_measure(facts)} after {budget.words}?"
+        f"Which of {_counted(len(methods), 'method')}, tuned equally, ends {facts['title']} "
+        f"with the {extreme} {outcome.measure(facts)} after {budget.words}?"
     )
 
 
-# ------------------------------------------------------------------------- failures, reproduce
-
-
-def _failures(plan: Plan, problem: Problem, runs: Mapping[str, Lines]) -> list[dict[str, Any]]:
-    found = []
-    for job in plan.jobs:
-        end = runs[job.id][-1] if job.id in runs else None
-        if end is None or end["status"] == "done":
-            continue
-        if problem.source is not None:
-            command = (
-                f"python -m thalweg.compare.repeat {shlex.quote(str(plan.directory))} {job.id}"
-            )
-        else:
-            command = f"thalweg.compare.repeat.repeat({str(plan.directory)!r}, {job.id!r}, problem)"
-        found.append(
-            {
-                "method": job.method,
-                "stage": job.stage,
-                "seed": job.seed,
-                "trial": job.trial,
-                "status": end["status"],
-                "reason": end["reason"],
-                "id": job.id,
-                "command": command,
-            }
-        )
-    return found
-
-
-def _command(plan: Plan, problem: Problem) -> str:
-    asked = plan.asked
-    specs = [method["spec"] for method in asked["methods"]]
-    options = {k: asked[k] for k in ("budget", "trials", "points", "reference", "margin")}
-    if problem.source is None or asked["points"] != 30:
-        given = {**options, "seeds": plan.seeds}
-        told = ", ".join(f"{k}={v!r}" for k, v in given.items() if v is not None)
-        what = "problem" if problem.source is None else repr(problem.source)
-        return f"thalweg.compare({what}, {specs!r}, {told})"
-    words = ["thalweg", "compare", problem.source, *specs]
-    for name in ("budget", "trials", "reference", "margin"):
-        if options[name] is not None:
-            words += [f"--{name}", str(options[name])]
-    return shlex.join([*words, "--seeds", str(plan.seeds)])
-
-
-def _source_of(problem: Problem) -> str | None:
-    import inspect
-
-    try:
-        return inspect.getsource(problem.function)  # type: ignore[arg-type]
-    except (OSError, TypeError):
-        return None
-
-
-def _all_versions(contenders: Sequence[Contender]) -> dict[str, str]:
-    found = {"python": platform.python_version(), **versions()}
-    others = {c.target.__module__.split(".", 1)[0] for c in contenders} - {"torch", "thalweg"}
-    for package in ["numpy", "scipy", *sorted(others)]:
-        try:
-            found[package] = importlib.metadata.version(package.replace("_", "-"))
-        except importlib.metadata.PackageNotFoundError:
-            pass
-    return found
-
-
-def _hardware(facts: Mapping[str, Any]) -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        cpu = re.search(r"model name\s*:\s*(.+)", text).group(1).strip()  # type: ignore[union-attr]
-    except (OSError, AttributeError):
-        pass
-    try:
-        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError, OSError):
-        memory = None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "cpu": cpu,
-        "cores": cores,
-        "memory_gb": memory,
-        "platform": platform.platform(),
-        "device": facts["device"],
-    }
-
-
-# ----------------------------------------------------------------------------------- files
+# --------------------------------------------------------------------------------------- files
 
 
 def table(plan: Plan, runs: Mapping[str, Lines]) -> str:
@@ -530,12 +304,8 @@ def _report(found: Mapping[str, Any], directory: Path, single_file: bool) -> Pat
     return report.write(found, directory, single_file=single_file)
 
 
-def _number(value: Any) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
 def _finite_list(values: Any) -> list[float | None]:
-    return [_number(v) for v in values]
+    return [outcome.number(v) for v in values]
 
 
 def _counted(count: int, noun: str) -> str:

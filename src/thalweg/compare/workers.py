@@ -6,14 +6,15 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from thalweg.compare.errors import BadInput, one_line
 from thalweg.compare.methods import Contender
 from thalweg.compare.plan import Job, cannot_write
-from thalweg.compare.run import read, run_job, store
+from thalweg.compare.record import read, store
+from thalweg.compare.run import run_job
 
 if TYPE_CHECKING:
     from thalweg.compare.problems import Problem
@@ -95,7 +96,7 @@ def run_all(
 def work(
     job: Job, contender: Contender, problem: Problem, directory: Path, send: bool
 ) -> tuple[str, str | None]:
-    """Run a job where the worker is. Its text comes back if it could not be stored, or on `send`."""
+    """Run a job where the worker is; its text comes back on `send`, or if it cannot be stored."""
     text = run_job(job, contender, problem)
     if send:
         return job.id, text
@@ -144,9 +145,11 @@ def _parallel(
             except (AttributeError, TypeError, ValueError, OSError) as error:
                 raise _cannot_send(error) from error
             except Exception as error:
-                if type(error).__name__ == "PicklingError":
+                # joblib vendors these classes, and which one depends on the backend.
+                kind = type(error).__name__
+                if kind in ("PicklingError", "BrokenProcessPool"):
                     raise _cannot_send(error) from error
-                if type(error).__name__ == "TerminatedWorkerError":
+                if kind == "TerminatedWorkerError":
                     raise BadInput(
                         "a worker process was killed, most often for lack of memory: use fewer "
                         "--jobs; what is finished is kept, and the same command goes on from there"
@@ -191,8 +194,8 @@ def _cluster(backend: str, scheduler: str | None) -> Iterator[dict[str, Any]]:
             client.close()
     elif backend == "ray":
         try:
-            import ray
-            from ray.util.joblib import register_ray
+            import ray  # type: ignore[import-not-found]
+            from ray.util.joblib import register_ray  # type: ignore[import-not-found]
         except ImportError as error:
             raise BadInput("backend 'ray' needs `pip install ray`") from error
         if not ray.is_initialized():
