@@ -192,7 +192,7 @@ def rosenbrock_function(x: Tensor) -> Tensor:
 
 
 def quadratic_saddle(seed: int) -> Training:
-    """`saddle_function` in 100 dimensions, started at a distance 0.001 from the saddle's ridge."""
+    """`saddle_function` in 100 dimensions, started 0.001 off the plane that leads into it."""
     start = torch.randn(100, generator=_generator(seed), dtype=torch.float64)
     start[0] = 1e-3 * torch.sign(start[0])
     return Training.from_function(saddle_function, start, minimum=0.0, name="quadratic-saddle")
