@@ -167,6 +167,24 @@ def test_bad_files_are_named(
         table(path, target)
 
 
+@pytest.mark.parametrize("content", [b"a,b\n\xff\xfe,1\n", b"a,b\n" + b"x" * 200_000 + b",1\n"])
+def test_what_is_no_csv_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"source must be a CSV file in UTF-8, got .*t\.csv"):
+        table(path, "b")
+
+
+def test_the_text_form_changes_with_any_number(tmp_path: Path, columns: dict) -> None:
+    first = table(write(tmp_path / "t.csv", columns), "species")
+    again = table(write(tmp_path / "t.csv", columns), "species")
+    columns["price"][ROWS // 2] += 0.001
+    changed = table(write(tmp_path / "t.csv", columns), "species")
+    assert repr(first) == repr(again) != repr(changed)
+    assert repr(first) != repr(table(tmp_path / "t.csv", "species", "linear"))
+    assert repr(first).startswith("Table(t.csv mlp:64,64: 40x6, 2 classes; sha256=")
+
+
 def test_identifiers_are_refused(tmp_path: Path) -> None:
     words = [f"name{k}" for k in range(120)]
     path = write(tmp_path / "t.csv", {"id": words, "y": [k % 2 for k in range(120)]})

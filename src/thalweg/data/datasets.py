@@ -21,7 +21,7 @@ from thalweg.core import check
 Kind = Literal["classification", "regression", "text"]
 
 
-class ChangedDataError(RuntimeError):
+class ChangedDataError(ValueError):
     """The installed package ships other numbers than the ones this library was written against."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from thalweg.core import Training, check
 from thalweg.data import datasets
+from thalweg.data.csv_file import read_csv
 from thalweg.data.models import convolutional, mlp
 from thalweg.data.splits import split, standardize
 from thalweg.data.supervised import Pair, cross_entropy, squared_error, supervised
@@ -26,10 +26,9 @@ MOST_CLASSES = 20
 """A numeric target is a class when it has at most this many values, all of them integers."""
 MOST_WORDS = 100
 """A string column with more different values is refused: it is a name, not a category."""
-_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Table:
     """A table as numbers: what `table` trains on. Called with a seed, it gives the `Training`.
 
@@ -58,7 +57,7 @@ class Table:
     classes: tuple[str, ...]
     preset: str
     feature_names: tuple[str, ...]
-    _cache: dict[str, Any] = field(default_factory=dict, repr=False)
+    _cache: dict[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> Kind:
@@ -101,6 +100,16 @@ class Table:
             targets = standardize(*targets)
         first, second, third = zip(inputs, targets, strict=True)
         return (first, second, third), scale
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the numbers trained on, so that a race notices when its file has changed."""
+        return datasets.content_hash(self.inputs.numpy(), self.targets.numpy())
+
+    def __repr__(self) -> str:
+        rows, columns = self.inputs.shape
+        task = f"{len(self.classes)} classes" if self.classes else "regression"
+        return f"Table({self.name}: {rows}x{columns}, {task}; sha256={self.sha256})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cache": {}}
@@ -165,7 +174,7 @@ def table(
         made = _from_dataset(str(source), target, kind)
     else:
         path = Path(source)
-        header, columns = _read_csv(path)
+        header, columns = read_csv(path)
         if target is None:
             raise ValueError(f"target must be one of the columns {_listed(header)}, got None")
         made = _from_columns(path.name, header, columns, target, kind)
@@ -306,63 +315,3 @@ def _position(target: str | int, header: Sequence[str]) -> int:
 def _listed(header: Sequence[str]) -> str:
     shown = ", ".join(repr(title) for title in header[:12])
     return shown if len(header) <= 12 else f"{shown}, ... ({len(header)} in all)"
-
-
-# ------------------------------------------------------------------------------------ CSV files
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[numpy.ndarray]]:
-    """Names and columns of a CSV file: float64 where every cell is a number, else strings."""
-    if not path.is_file():
-        near = check.did_you_mean(path, datasets.names())
-        raise FileNotFoundError(
-            f"source must be a data set ({', '.join(datasets.names())}), 'sklearn:NAME' "
-            f"or a CSV file, got {str(path)!r}{near}, which does not exist"
-        )
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        first = lines.readline()
-        delimiter = max(",;\t", key=first.count)
-        lines.seek(0)
-        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
-    if not rows:
-        raise ValueError(f"source must have at least one row, got the empty file {str(path)!r}")
-    header = rows[0][1]
-    if all(_is_number(cell) for cell in header):
-        header = [f"column {number}" for number in range(len(header))]
-    else:
-        rows = rows[1:]
-    repeated = sorted({title for title in header if header.count(title) > 1})
-    if repeated:
-        raise ValueError(f"column names must differ, got {', '.join(map(repr, repeated))} twice")
-    if not rows:
-        raise ValueError(f"source must have rows below its header, got none in {str(path)!r}")
-    for line, row in rows:
-        if len(row) != len(header):
-            raise ValueError(
-                f"line {line} of {path.name} must have {len(header)} cells, got {len(row)}"
-            )
-    return header, [
-        _column(title, [(line, row[number]) for line, row in rows])
-        for number, title in enumerate(header)
-    ]
-
-
-def _column(title: str, cells: Sequence[tuple[int, str]]) -> numpy.ndarray:
-    missing = [line for line, cell in cells if cell.lower() in _MISSING]
-    if missing:
-        raise ValueError(
-            f"column {title!r} must have no missing values, got {len(missing)} "
-            f"(the first in line {missing[0]}); fill in or drop such rows before the race"
-        )
-    if all(_is_number(cell) for _, cell in cells):
-        return numpy.array([float(cell) for _, cell in cells])
-    return numpy.array([cell for _, cell in cells], dtype=str)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell
