@@ -141,7 +141,7 @@ def duration(seconds: float) -> str:
 
     Examples
     --------
-    >>> duration(42), duration(150), duration(7300)
+    >>> duration(42), duration(160), duration(7300)
     ('42 s', '3 min', '2.0 h')
     """
     if seconds < 90:

@@ -55,6 +55,8 @@ def check_optimizer(
 
         found = resolve([optimizer])[0]
         hyper = {**found.fixed, **parsed(values or ())}
+        given = ",".join(f"{name}={value!r}" for name, value in hyper.items())
+        resolve([f"{found.place}[{given}]"])  # tells of a name the class does not take
         names = [clause.name for clause in CLAUSES] if everything else None
         report = check_optimizer(
             found.target, checks=names, distributed=distributed or everything, **hyper

@@ -210,10 +210,7 @@ def _ending(race: Race) -> str:
     progress = race.summary["progress"]
     lines = [race.answer]
     if progress["interrupted"]:
-        lines.append(
-            f"Interrupted: {progress['done']} of {progress['total']} runs; "
-            "the same command goes on from here."
-        )
+        lines.append(f"Interrupted after {progress['done']} of {progress['total']} runs.")
     trouble = [f"{progress[end]} {end}" for end in ("diverged", "failed") if progress[end]]
     if trouble:
         lines.append(f"Of {progress['total']} runs, {' and '.join(trouble)}; the report says why.")
