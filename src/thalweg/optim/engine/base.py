@@ -87,7 +87,10 @@ class RuleOptimizer(Optimizer):
     slots: ClassVar[tuple[str, ...]] = ()
     rule: ClassVar[Rule]
     shared: ClassVar[tuple[str, ...]] = ()  # 0-d float64 numbers common to several parameters
+    #: True if the rule takes `noise` (standard normal numbers) after its state.
     draws_noise: ClassVar[bool] = False
+    #: Keywords of the rule that come from a reduction over all parameters, not from the group.
+    reduced: ClassVar[tuple[str, ...]] = ()
 
     paper: ClassVar[str] = ""
     year: ClassVar[int] = 0
@@ -116,7 +119,7 @@ class RuleOptimizer(Optimizer):
         self._use_compiler: bool | None = None
         super().__init__(params, {**defaults, "maximize": bool(maximize)})
 
-    # ---- what a method may override -------------------------------------------------------------
+    # ---- what a method may override ----
 
     def validate(self, group: dict[str, Any]) -> None:
         """Check the hyper-parameters of a group; raises an error that names the argument."""
@@ -146,10 +149,10 @@ class RuleOptimizer(Optimizer):
         """Move all parameters that have a gradient; every step count is already increased."""
         raise NotImplementedError
 
-    # ---- the step ------------------------------------------------------------------------------
+    # ---- the step ----
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; returns what `closure` returns, if one is given."""
         loss = None
         if closure is not None:
@@ -212,6 +215,8 @@ class RuleOptimizer(Optimizer):
     def _hyper(self, group: dict[str, Any], k: int) -> list[tuple[str, Any]]:
         values: list[tuple[str, Any]] = []
         for name in _keywords(type(self).rule):
+            if name in self.reduced:
+                continue
             if name == "k":
                 values.append((name, k))
             elif name in ("beta1", "beta2"):
@@ -232,7 +237,7 @@ class RuleOptimizer(Optimizer):
                 )
         return self._use_compiler
 
-    # ---- random numbers --------------------------------------------------------------------------
+    # ---- random numbers ----
 
     @property
     def _random(self) -> bool:
@@ -244,12 +249,11 @@ class RuleOptimizer(Optimizer):
         return self.generator
 
     def gaussian(self, p: Tensor) -> Tensor:
-        """Standard normal numbers in the shape of `p` (of this process's shard of it)."""
+        """Standard normal numbers in the shape of the entire parameter `p`."""
         generator = self._generator(p)
-        drawn = torch.randn(
+        return torch.randn(
             p.shape, dtype=_state_dtype(p), device=generator.device, generator=generator
-        )
-        return sharded_like(drawn.to(p.device), p)
+        ).to(p.device)
 
     def _random_bits(self, p: Tensor) -> Tensor:
         bits = rounding.random_bits(p.shape, p.device, self._generator(p))
@@ -266,7 +270,7 @@ class RuleOptimizer(Optimizer):
             if "rng_state" in state:
                 self._generator(p).set_state(state["rng_state"].cpu().to(torch.uint8))
 
-    # ---- groups and checkpoints ------------------------------------------------------------------
+    # ---- groups and checkpoints ----
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; its hyper-parameters and parameters are checked like the first one's."""
@@ -324,9 +328,7 @@ class RuleOptimizer(Optimizer):
             last.remove()
 
     def _restore(self, saved: Mapping[str, Any], before: list[dict[str, Any]]) -> None:
-        for group, old, given in zip(
-            self.param_groups, before, saved["param_groups"], strict=True
-        ):
+        for group, old, given in zip(self.param_groups, before, saved["param_groups"], strict=True):
             for name, value in old.items():  # hyper-parameters a torch.optim checkpoint lacks
                 group.setdefault(name, value)
             for p, key in zip(group["params"], given["params"], strict=True):

@@ -1,22 +1,25 @@
 """Scope *elementwise*: the rule treats every entry alike, so any flat piece of memory will do.
 
 Large tensors are updated where they lie. Small ones (there are hundreds in a network, and a call
-costs more than their arithmetic) are packed: their state lives in one flat tensor per slot, of which
-``state[p][slot]`` are views, and each step copies parameters and gradients in and parameters out.
+costs more than their arithmetic) are packed: their state lives in one flat tensor per slot, of
+which ``state[p][slot]`` are views, and each step copies parameters and gradients in and
+parameters out.
 """
 
 from __future__ import annotations
 
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, Protocol, Unpack
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.optim.optimizer import ParamsT
 
-from thalweg.optim.engine.base import Active, RuleOptimizer, local, sharded_like, whole
-from thalweg.optim.engine.kernel import Compiled, Rule, in_place
+from thalweg.optim.engine.base import Active, How, RuleOptimizer, local, sharded_like, whole
+from thalweg.optim.engine.kernel import Compiled, Update, in_place
 
 #: Entries up to which a tensor is packed with others.
 SMALL = 2**13
@@ -27,8 +30,14 @@ _EXAMPLE = 2**20
 #: A compiled loop counts in 32 bits on some devices.
 _COMPILED_PIECE = 2**30
 
-_updates: dict[Any, Rule] = {}
+_updates: dict[Any, Update] = {}
 _compiled: dict[Any, Compiled] = {}
+
+
+class Constraint(Protocol):
+    """A set that parameters are projected to, each one by itself, after its move."""
+
+    def project(self, y: Tensor, weights: Tensor | None = None) -> Tensor: ...
 
 
 class Pack:
@@ -78,10 +87,21 @@ class Pack:
 class Elementwise(RuleOptimizer):
     """An optimizer whose rule acts on every entry of a tensor alike."""
 
-    #: True if the rule takes a `noise` tensor (standard normal numbers) after its state.
-    draws_noise: ClassVar[bool] = False
-    #: A set with ``project(y, weights)`` to which each parameter is projected after its move.
-    constraint: Any = None
+    def __init__(
+        self,
+        params: ParamsT,
+        defaults: dict[str, Any],
+        *,
+        constraint: Constraint | None = None,
+        **how: Unpack[How],
+    ) -> None:
+        if constraint is not None and not callable(getattr(constraint, "project", None)):
+            raise TypeError(
+                "constraint must be a set with a method project(y, weights), such as "
+                f"thalweg.numeric.Box(-1, 1), got {type(constraint).__name__}"
+            )
+        self.constraint = constraint
+        super().__init__(params, defaults, **how)
 
     def common(self, active: Sequence[Active]) -> Callable[[Active], Mapping[str, float]] | None:
         """Numbers that depend on all parameters at once (scope *global*); default: none."""
@@ -92,10 +112,9 @@ class Elementwise(RuleOptimizer):
         return None
 
     def update(self, active: Sequence[Active]) -> None:
-        noise: dict[Tensor, Tensor] = {}
+        self._noise: dict[Tensor, Tensor] = {}
         if self.draws_noise:  # in parameter order, so that packing cannot change the numbers
-            noise = {a.p: self.gaussian(a.p) for a in active}
-        self._noise = noise
+            self._noise = {a.p: sharded_like(self.gaussian(a.p), a.p) for a in active}
         common = self.common(active)
         self._scalars: dict[Any, Tensor] = {}
         for group in self.param_groups:
@@ -115,7 +134,7 @@ class Elementwise(RuleOptimizer):
             for a in active:
                 self._project(a)
 
-    # ---- one large tensor ------------------------------------------------------------------------
+    # ---- one large tensor ----
 
     def _update_one(self, a: Active, slots: Sequence[str], common: Any) -> None:
         a.state["step"].add_(1)
@@ -139,7 +158,7 @@ class Elementwise(RuleOptimizer):
         if returns:
             p.copy_(flat_p.view(p.shape))
 
-    # ---- many small ones -------------------------------------------------------------------------
+    # ---- many small ones ----
 
     def _packs(
         self, group: dict[str, Any], small: list[Active], slots: Sequence[str]
@@ -178,7 +197,7 @@ class Elementwise(RuleOptimizer):
         self._run(members[0], len(state), [flat_p, flat_g, *state, *noise], extra, common)
         pack.scatter(flat_p)
 
-    # ---- running the rule on flat memory -----------------------------------------------------------
+    # ---- running the rule on flat memory ----
 
     def _extra(self, p: Tensor, state: dict[str, Any]) -> list[Tensor]:
         return [self._random_bits(p)] if self.rounding == "stochastic" else []
@@ -226,11 +245,26 @@ class Elementwise(RuleOptimizer):
             )
 
     def _project(self, a: Active) -> None:
+        assert self.constraint is not None
         weights = self.metric(a, int(a.state["step"]))
         projected = self.constraint.project(
             whole(a.p.detach()), None if weights is None else whole(weights)
         )
         local(a.p).copy_(sharded_like(projected, a.p))
+
+    def _check_parameter(self, group: dict[str, Any], p: Tensor) -> None:
+        super()._check_parameter(group, p)
+        if self.constraint is None:
+            return
+        start = whole(p.detach())
+        inside = self.constraint.project(start)
+        if not torch.allclose(inside, start):
+            warnings.warn(
+                f"{self._name(group, p)} starts outside {self.constraint!r}; it was projected",
+                stacklevel=5,
+            )
+            with torch.no_grad():
+                local(p).copy_(sharded_like(inside, p))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "constraint": self.constraint}
@@ -238,7 +272,7 @@ class Elementwise(RuleOptimizer):
 
 def _compile(
     key: Any,
-    update: Rule,
+    update: Update,
     counts: tuple[int, int, int],
     numbers: Mapping[str, float],
     tensors: Sequence[Tensor],
@@ -246,9 +280,7 @@ def _compile(
     kind = tuple(t.dtype for t in tensors)
     full = (key, counts, tuple(numbers), kind, tensors[0].device, torch.get_num_threads())
     if full not in _compiled:
-        examples = [
-            torch.empty(_EXAMPLE, dtype=dtype, device=tensors[0].device) for dtype in kind
-        ]
+        examples = [torch.empty(_EXAMPLE, dtype=dtype, device=tensors[0].device) for dtype in kind]
         _compiled[full] = Compiled(update, counts, tuple(numbers), examples)
     return _compiled[full]
 
@@ -258,10 +290,11 @@ def _packable(a: Active) -> bool:
     return 0 < p.numel() <= SMALL and p.is_contiguous() and not isinstance(p, DTensor)
 
 
-def _flatten(tensors: Sequence[Tensor]) -> Tensor:
+def _flatten(tensors: list[Tensor]) -> Tensor:
     if len(tensors) == 1:
         return tensors[0].detach().reshape(-1).clone()
-    return torch._C._nn.flatten_dense_tensors(tensors)
+    flat: Tensor = torch._C._nn.flatten_dense_tensors(tensors)
+    return flat
 
 
 def _strides(t: Tensor) -> tuple[int, ...]:

@@ -21,14 +21,15 @@ from torch import Tensor, fx
 from thalweg.optim.engine import rounding
 
 Rule = Callable[..., tuple[Tensor, ...]]
+Update = Callable[..., None]
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The format a rule is evaluated in: float32 for the short formats, else the parameter's own."""
+    """The format a rule is evaluated in: float32 for the short formats, else the parameter's."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
-def in_place(rule: Rule, maximize: bool, round_to: str, static: Mapping[str, Any]) -> Rule:
+def in_place(rule: Rule, maximize: bool, round_to: str, static: Mapping[str, Any]) -> Update:
     """``update(p, g, state, inputs, extra, numbers)``: evaluate `rule` and store what it returns.
 
     Parameters
@@ -90,7 +91,7 @@ class Compiled:
 
     def __init__(
         self,
-        update: Rule,
+        update: Update,
         counts: tuple[int, int, int],
         names: Sequence[str],
         examples: Sequence[Tensor],
@@ -179,7 +180,7 @@ class Compiled:
         for node in graph.graph.nodes:
             if node not in copied and node not in scalar:
                 copied[node] = loop.node_copy(node, lambda n: copied[n])
-        self._loop = compile_fx(fx.GraphModule(graph, loop), arguments)
+        self._loop: Any = compile_fx(fx.GraphModule(graph, loop), arguments)
         # A loop fixed to the example's size would write past the end of other tensors.
         for value in arguments:
             if isinstance(value, torch.SymInt) and value.node.maybe_as_int() is not None:

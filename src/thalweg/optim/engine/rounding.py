@@ -1,11 +1,11 @@
 r"""From the exact new value of a parameter to the value stored in a short format.
 
-A bfloat16 number has 8 bits of precision: an update smaller than 1/256 of the parameter is lost when
-rounding to nearest. Two remedies, both applied to the whole update (decay and move) at once:
+A bfloat16 number has 8 bits of precision: an update smaller than 1/256 of the parameter is lost
+when rounding to nearest. Two remedies, both applied to the whole update (decay and move) at once:
 
 - *stochastic*: round up with probability equal to the discarded fraction, so that
   :math:`E[\mathrm{round}(x)] = x`;
-- *compensated* (Kahan): keep the discarded part in a second bfloat16 tensor and add it back next time.
+- *compensated* (Kahan): keep the discarded part in a second bfloat16 tensor, add it next time.
 """
 
 from __future__ import annotations
