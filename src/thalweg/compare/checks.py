@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from thalweg.compare.plan import Budget
 from thalweg.compare.problems import Problem, build, load, measured
 from thalweg.compare.run import one_thread
 from thalweg.compare.schedule import batches
-from thalweg.core import Training, preserved_rng, seeded_rng
+from thalweg.core import Training, seeded_rng
 from thalweg.core.problem import Split
 
 _SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -73,27 +74,39 @@ def check_problem(problem: str | Callable[[int], Training] | None = None) -> dic
 def _three_steps(problem: Problem, *, evaluating: bool) -> tuple[list[float], float, float]:
     """Losses of three SGD steps; seconds of a step, and of an evaluation."""
     training = build(problem, 0)
-    losses, evaluation, spent = [], 0.0, []
+    losses: list[float] = []
+    spent, evaluation = [], 0.0
     with one_thread(), seeded_rng(0):
         training.model.train()
-        trained = [p for p in training.model.parameters() if p.requires_grad]
         stream = batches(training.data, 0)
-        for _ in range(3):
+        for k in range(3):
             start = time.perf_counter()
-            _, batch = next(stream)
-            loss = training.batch_loss(batch)
-            for p, g in zip(
-                trained, torch.autograd.grad(loss, trained, allow_unused=True), strict=True
-            ):
-                if g is not None:
-                    p.data.add_(g, alpha=-1e-3)
-            losses.append(loss.item())
-            spent.append(time.perf_counter() - start)
             if evaluating:
-                start = time.perf_counter()
                 _changes_nothing(problem, training)
-                evaluation = (time.perf_counter() - start) / 2
+            evaluation = (time.perf_counter() - start) / len(_SPLITS)
+            start = time.perf_counter()
+            try:
+                losses.append(_step(training, next(stream)[1]))
+            except Exception as error:
+                raise BadInput(
+                    f"{problem.name}: step {k + 1} raised {one_line(error)}", own_traceback(error)
+                ) from error
+            spent.append(time.perf_counter() - start)
+            if not math.isfinite(losses[-1]):
+                raise BadInput(f"{problem.name}: the loss of step {k + 1} is {losses[-1]}")
     return losses, min(spent), evaluation
+
+
+def _step(training: Training, batch: Any) -> float:
+    """One small gradient step; the loss before it."""
+    loss = training.batch_loss(batch)
+    trained = [p for p in training.model.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+    with torch.no_grad():
+        for p, g in zip(trained, gradients, strict=True):
+            if g is not None:
+                p -= 1e-3 * g
+    return loss.item()
 
 
 def _changes_nothing(problem: Problem, training: Training) -> None:
@@ -101,8 +114,7 @@ def _changes_nothing(problem: Problem, training: Training) -> None:
     mode = [m.training for m in training.model.modules()]
     for split in _SPLITS:
         try:
-            with preserved_rng():  # as in a race: evaluation may draw, nobody notices
-                training.measure(split)
+            training.measure(split)
         except Exception as error:
             raise BadInput(
                 f"{problem.name}: evaluate(model, {split!r}) raised {one_line(error)}",

@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from thalweg.compare.errors import BadInput, one_line, own_traceback
 from thalweg.core import catalogue, check
 from thalweg.core.catalogue import Axis, Choice, LogUniform, OneMinusLogUniform, Uniform
@@ -154,7 +156,7 @@ def _contender(method: str | type) -> Contender:
         whole, index = _element(name)
         if index is not None and isinstance(defaults.get(whole), tuple | list):
             defaults[name] = defaults[whole][index]
-    return Contender(
+    contender = Contender(
         name=shown,
         spec=spec,
         target=target,
@@ -170,6 +172,9 @@ def _contender(method: str | type) -> Contender:
         memory=str(getattr(target, "memory", "") or ""),
         needs=tuple(getattr(target, "needs", ()) or ()),
     )
+    if fixed:
+        _check_values(contender)
+    return contender
 
 
 # --------------------------------------------------------------------------------------- names
@@ -289,7 +294,7 @@ def search_space(target: type) -> dict[str, Axis]:
     A foreign class of the name of one of ours gets our space, so that the two race fairly.
     """
     declared = getattr(target, "search_space", None)
-    if isinstance(declared, Mapping):
+    if isinstance(declared, Mapping) and (_ours(target) or _declares_itself(target)):
         return dict(declared)
     if target.__name__ in _PARAMETER_FREE:
         return {}
@@ -308,6 +313,11 @@ def search_space(target: type) -> dict[str, Axis]:
     if "momentum" in signature:
         return {"lr": LogUniform(1e-4, 1.0), "momentum": OneMinusLogUniform(1e-2, 1.0)}
     return {"lr": LogUniform(1e-4, 1.0)}
+
+
+def _declares_itself(target: type) -> bool:
+    """Whether its space is its own, and not the empty one it has from our base class."""
+    return any("search_space" in vars(c) for c in target.__mro__ if not _ours(c))
 
 
 def describe_axis(name: str, axis: Axis) -> dict[str, Any]:
@@ -349,6 +359,20 @@ def _check_fixed(spec: str, target: type, fixed: Mapping[str, Any]) -> None:
                 f"{target.__name__} has no argument {name!r}{check.did_you_mean(name, known)} "
                 f"(in {spec!r}); it takes {', '.join(known)}"
             )
+
+
+def _check_values(contender: Contender) -> None:
+    """Let the class itself say whether it takes the fixed values, next to tuned ones."""
+    parameter = torch.nn.Parameter(torch.zeros(2, 2))
+    middle = {name: axis.at(0.5) for name, axis in contender.space.items()}
+    try:
+        contender.target([parameter], **contender.arguments(middle))
+    except Exception as error:
+        try:
+            contender.target([parameter])
+        except Exception:  # it needs more than a small matrix: its runs will tell
+            return
+        raise BadInput(f"{contender.spec}: {one_line(error)}") from error
 
 
 def _element(name: str) -> tuple[str, int | None]:

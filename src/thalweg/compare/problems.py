@@ -21,7 +21,7 @@ import torch
 from thalweg.compare.errors import BadInput, one_line, own_traceback
 from thalweg.compare.run import one_thread
 from thalweg.compare.schedule import batches
-from thalweg.core import Training, check, preserved_rng, seeded_rng
+from thalweg.core import Training, check, seeded_rng
 
 DEFAULT_PROBLEM = "digits-mlp"
 
@@ -285,7 +285,7 @@ def first_loss(problem: Problem, training: Training) -> float:
 
 def measured(problem: Problem, training: Training, split: Any) -> dict[str, float]:
     try:
-        with one_thread(), preserved_rng():
+        with one_thread():
             return training.measure(split)
     except Exception as error:
         raise BadInput(

@@ -21,7 +21,7 @@ from thalweg.compare.methods import Contender, parameters_of
 from thalweg.compare.plan import Budget, Job
 from thalweg.compare.record import Record
 from thalweg.compare.schedule import Schedule, batches, derived, length_of
-from thalweg.core import Training, preserved_rng, seeded_rng
+from thalweg.core import Training, seeded_rng
 
 if TYPE_CHECKING:
     from thalweg.compare.problems import Problem
@@ -135,8 +135,7 @@ def _measure(training: Training, optimizer: Any, record: Record, split: Any) -> 
     """The metrics where the method wants to be judged (an average, say), its point left alone."""
     start = time.perf_counter()
     _set_mode(optimizer, "eval")
-    with preserved_rng():
-        metrics = training.measure(split)
+    metrics = training.measure(split)
     _set_mode(optimizer, "train")
     record.evaluation_seconds += time.perf_counter() - start
     return metrics
