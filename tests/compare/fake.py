@@ -229,7 +229,9 @@ def _run(
         status, reason, kept = "failed", "RuntimeError: <b>shape</b> mismatch", 0
     final *= math.exp(draw.normal(0, 0.015))
     at = np.linspace(0, 1, points)[:kept]
-    loss = final + (2.3 - final) * np.exp(-at * (9 - index)) * np.exp(draw.normal(0, 0.02, kept))
+    loss = final + (2.3 - final) * np.exp(-at * (4 + 5 / (1 + 0.3 * index))) * np.exp(
+        draw.normal(0, 0.02, kept)
+    )
     train = 0.7 * loss
     validation = np.clip(1 - loss / 2.4, 0, 1) if rate else loss
     steps = np.round(420 * at).astype(int)

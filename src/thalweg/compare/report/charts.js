@@ -67,7 +67,7 @@ const curveChart = () => {
     traces.push({
       x: curve.x, y: curve.median, type: "scatter", mode: "lines+markers", name: plain(method.name), meta: "median",
       line: { color: colour, width: 2.2, dash },
-      marker: { symbol: marker, color: colour, size: curve.x.map((_, i) => (i % every === first ? 7 : 0)), opacity: 1 },
+      marker: { symbol: marker, color: colour, size: curve.x.map((_, i) => (i % every === first ? 7 : 0)), opacity: 1, line: { width: 0 } },
       text: curve.median.map((v, i) => `${show(v)} [${curve.low[i] === null ? (GOAL > 0 ? "∞" : "−∞") : show(curve.low[i])}, ${curve.high[i] === null ? "∞" : show(curve.high[i])}]`),
       hovertemplate: "<b>%{fullData.name}</b><br>%{text}<br>at %{x:,} " + UNITS[state.axis] + "<extra></extra>",
     });
@@ -93,10 +93,16 @@ const finalsChart = () => {
   const known = rows.flat().map((cell) => cell.value).filter((v) => v !== null);
   const log = ratio && known.length > 0 && known.every((v) => v > 0);
   const [low, high] = spread(known, log), anyMissed = rows.flat().some((cell) => cell.own === null);
-  const beyond = log ? (GOAL > 0 ? high * (high / low) ** 0.06 : low / (high / low) ** 0.06) : (GOAL > 0 ? high + 0.06 * (high - low) : low - 0.06 * (high - low));
+  // Misses stand beyond the worst value, on a line of their own.
+  const away = narrow() ? 0.16 : 0.07, out = (part) => {
+    const [edge, sign] = GOAL > 0 ? [high, 1] : [low, -1];
+    return log ? edge * (high / low) ** (sign * part) : edge + sign * part * (high - low);
+  };
+  const beyond = out(away);
   const title = paired ? `${race.labels.deciding}, ${ratio ? "divided by" : "minus"} that of ${short(base.name)} on the same seed` : race.labels.deciding;
-  const ends = anyMissed ? (GOAL > 0 ? [low, log ? beyond * (high / low) ** 0.04 : beyond + 0.04 * (high - low)] : [log ? beyond / (high / low) ** 0.04 : beyond - 0.04 * (high - low), high]) : [low, high];
-  const axis = log ? logAxis(title, ...ends, logTicks(low, high)) : axisStyle(title, { range: ends });
+  const ends = !anyMissed ? [low, high] : GOAL > 0 ? [low, out(1.6 * away)] : [out(1.6 * away), high];
+  const ticks = anyMissed && narrow() && GOAL > 0 ? logTicks(low, out(-0.12)) : logTicks(low, high);
+  const axis = log ? logAxis(title, ...ends, ticks) : axisStyle(title, { range: ends });
   const heights = new Map(indices.map((index, position) => [index, indices.length - 1 - position]));
   const jitter = (seed, all) => (all.length > 1 ? 0.36 * (all.indexOf(seed) / (all.length - 1) - 0.5) : 0);
   const seeds = Array.from(new Set(rows.flat().map((cell) => cell.seed))).sort((a, b) => a - b);
@@ -137,10 +143,10 @@ const finalsChart = () => {
       marker: { ...MISSED, color: colour, line: { width: 2, color: colour } }, text: missed.map((cell) => `seed ${cell.seed}: ${plain(cell.status)}`), hovertemplate: "<b>%{fullData.name}</b><br>%{text}<extra></extra>",
     });
   });
-  const annotations = anyMissed ? [{ x: log ? Math.log10(beyond) : beyond, xref: "x", y: 1, yref: "paper", yanchor: "bottom", text: "missed", showarrow: false, font: { size: 11.5, color: theme().quiet } }] : [];
+  const annotations = anyMissed ? [{ x: log ? Math.log10(beyond) : beyond, xref: "x", y: 0, yref: "paper", yanchor: "top", yshift: -3, text: "missed", showarrow: false, font: { size: 12, color: theme().quiet } }] : [];
   if (paired) shapes.push({ type: "line", x0: ratio ? 1 : 0, x1: ratio ? 1 : 0, y0: 0, y1: 1, yref: "paper", line: { width: 1, color: theme().quiet, dash: "dot" }, layer: "below" });
   return { traces, layout: layoutOf({
-    margin: { l: 20, r: 18, t: anyMissed ? 24 : 10, b: 46 }, shapes, annotations, xaxis: axis,
+    margin: { l: 20, r: 18, t: 10, b: 46 }, shapes, annotations, xaxis: axis,
     yaxis: axisStyle("", { range: [-0.6, indices.length - 0.4], tickvals: indices.map((index) => heights.get(index)), ticktext: indices.map((index) => labels[index]), tickfont: { size: 12.5, color: theme().text }, showgrid: false }),
   }) };
 };
@@ -164,7 +170,7 @@ const targetChart = () => {
     const x = [0, ...steps, last], y = [0, ...counts, hits].map((count) => count / n + nudge);
     return {
       x, y, type: "scatter", mode: "lines+markers", name: plain(race.methods[index].name), meta: "arrivals", line: { shape: "hv", width: 2.2, color: colour, dash },
-      marker: { symbol: marker, color: colour, size: x.map((_, i) => (i > 0 && i <= steps.length ? 6.5 : 0)), opacity: 1 },
+      marker: { symbol: marker, color: colour, size: x.map((_, i) => (i > 0 && i <= steps.length ? 6.5 : 0)), opacity: 1, line: { width: 0 } },
       text: [0, ...counts, hits].map((count) => `${count} of ${n} seeds`), hovertemplate: "<b>%{fullData.name}</b><br>%{text} by %{x:,} " + UNITS[state.axis] + "<extra></extra>",
     };
   });
@@ -214,7 +220,7 @@ const tuningChart = () => {
   const traces = indices.map((index) => {
     const { colour, dash, marker } = look(index), curve = race.methods[index].tuning_curve;
     return {
-      x: curve.k, y: curve.median, type: "scatter", mode: "lines+markers", name: plain(race.methods[index].name), meta: "tuning", line: { color: colour, width: 2, dash }, marker: { symbol: marker, color: colour, size: 6.5 },
+      x: curve.k, y: curve.median, type: "scatter", mode: "lines+markers", name: plain(race.methods[index].name), meta: "tuning", line: { color: colour, width: 2, dash }, marker: { symbol: marker, color: colour, size: 6.5, line: { width: 0 } },
       text: curve.expected.map((v) => (v === null ? "mean infinite" : `mean ${show(v)}`)), hovertemplate: "<b>%{fullData.name}</b><br>after %{x} trials: %{y:.4g} (%{text})<extra></extra>",
     };
   });

@@ -89,10 +89,12 @@ const CONFIG = {
 const charts = new Map();
 const near = new Set();
 const draw = (chart) => {
+  const height = chart.tall ? chart.tall() : null;
+  if (height) chart.element.style.height = `${height}px`;
   const { traces, layout } = chart.build();
   if (printing) {
-    layout.width = chart.element.closest(".trials") ? 328 : 680;
-    layout.height = chart.element.closest(".trials") ? 230 : 340;
+    layout.width = chart.small ? 328 : 680;
+    layout.height = height || (chart.small ? 230 : 340);
   }
   if (printing || chart.printed) Plotly.purge(chart.element);
   chart.printed = printing;
@@ -117,9 +119,9 @@ const watcher = new IntersectionObserver((entries) => {
   });
   if (near.size) performance.mark("thalweg:drawn");
 }, { rootMargin: "300px 0px" });
-const addChart = (id, build) => {
+const addChart = (id, build, tall) => {
   const element = byId(id);
-  if (element) charts.set(id, { id, build, element, small: id.startsWith("trials-"), fresh: false, printed: false });
+  if (element) charts.set(id, { id, build, tall, element, small: id.startsWith("trials-"), fresh: false, printed: false });
 };
 const watchAll = () => charts.forEach((chart) => watcher.observe(chart.element));
 

@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 AXES = ("step", "evaluations", "seconds")
 SERIES = ("validation", "train")
 GRID = 150
+TARGETS = 401
 
 
 def labels(summary: Mapping[str, Any]) -> dict[str, str]:
@@ -50,7 +51,7 @@ def labels(summary: Mapping[str, Any]) -> dict[str, str]:
 
 def final(run: Mapping[str, Any], metric: str, kind: str = "final") -> float | None:
     """The last value of a run, ``"final"`` (validation) or ``"test"``; null if the run missed."""
-    value = (run.get(kind) or {}).get(metric)
+    value: Any = (run.get(kind) or {}).get(metric)
     finite = _is_number(value) and math.isfinite(value)
     return float(value) if run["status"] == "done" and finite else None
 
@@ -237,18 +238,17 @@ def _at(grid: Array, x: Array, y: Array, done: bool, worst: float) -> Array:
 
 def _target_range(
     methods: Sequence[Mapping[str, Any]], goal: str, value: float | None
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
+    """The default target, and the targets a slider can reach: quantiles of all that was recorded.
+
+    From the easiest to the hardest, so that the slider is finest where the curves are flat.
+    """
     seen = [v for m in methods for run in m["runs"] for v in run["validation"] if v is not None]
     if not seen:
-        return {"value": value, "easiest": None, "hardest": None}
-    finals = sorted(
-        [run["validation"][-1] for m in methods for run in m["runs"] if run["validation"]],
-        key=lambda v: math.inf if v is None else v if goal == "min" else -v,
-    )
-    if value is None:
-        value = finals[len(finals) // 2]
-    easiest, hardest = (max(seen), min(seen)) if goal == "min" else (min(seen), max(seen))
-    return {"value": value, "easiest": easiest, "hardest": hardest}
+        return {"value": value, "reachable": []}
+    levels = np.linspace(1, 0, TARGETS) if goal == "min" else np.linspace(0, 1, TARGETS)
+    reachable = plain(np.quantile(seen, levels))
+    return {"value": float(np.median(seen)) if value is None else value, "reachable": reachable}
 
 
 def _is_number(value: Any) -> bool:

@@ -2,16 +2,10 @@
 const whenChosen = (name, act) => document.querySelectorAll(`input[name="${name}"]`).forEach((input) => input.addEventListener("change", () => act(input.value)));
 const whenTicked = (id, act) => { const box = byId(id); if (box) box.addEventListener("change", () => act(box.checked)); };
 
-// The slider is even in the logarithm where the values are positive.
-const slider = byId("target-slider"), exact = byId("target-number"), STEPS = 400;
-const scaled = race.target.hardest > 0 && race.target.easiest > 0 && race.scale === "ratio" ? [Math.log, Math.exp] : [(v) => v, (v) => v];
-const targetAt = (position) => {
-  const [ease, hard] = [race.target.easiest, race.target.hardest].map(scaled[0]);
-  return Number(scaled[1](ease + (hard - ease) * (position / STEPS)).toPrecision(4));
-};
+const slider = byId("target-slider"), exact = byId("target-number"), reachable = race.target.reachable;
 const positionOf = (target) => {
-  const [ease, hard, here] = [race.target.easiest, race.target.hardest, target].map(scaled[0]);
-  return hard === ease ? 0 : Math.round(Math.min(1, Math.max(0, (here - ease) / (hard - ease))) * STEPS);
+  const first = reachable.findIndex((value) => !better(target, value));
+  return first < 0 ? reachable.length - 1 : first;
 };
 
 const cell = (row, words, kind) => { const element = row.insertCell(); element.textContent = words; if (kind) element.className = kind; return element; };
@@ -88,10 +82,10 @@ const start = () => {
     const index = Number(chip.dataset.method), hide = chip.getAttribute("aria-pressed") === "true";
     if (hide) state.hidden.add(index); else state.hidden.delete(index);
     chip.setAttribute("aria-pressed", String(!hide));
-    if (byId("target-rows") && state.target !== null) listTargets();
+    if (charts.has("target-chart")) listTargets();
     refresh("curve", "finals-chart", "target-chart", "tuning-chart");
   }));
-  whenChosen("axis", (axis) => { state.axis = axis; if (state.target !== null) listTargets(); refresh("curve", "target-chart"); });
+  whenChosen("axis", (axis) => { state.axis = axis; if (charts.has("target-chart")) listTargets(); refresh("curve", "target-chart"); });
   whenChosen("series", (series) => { state.series = series; refresh("curve"); });
   whenChosen("paired", (answer) => { state.paired = answer === "yes"; refresh("finals-chart"); });
   whenTicked("log-y", (on) => { state.log = on; refresh("curve"); });
@@ -105,10 +99,10 @@ const start = () => {
     if (navigator.clipboard) navigator.clipboard.writeText(words.textContent).then(done, () => {}); else if (document.execCommand("copy")) done();
   }));
   addChart("curve", curveChart);
-  addChart("finals-chart", finalsChart);
-  if (slider && state.target !== null && race.target.easiest !== null) {
+  addChart("finals-chart", finalsChart, () => Math.max(narrow() ? 320 : 360, 90 + 34 * shown().length));
+  if (slider && reachable.length) {
     addChart("target-chart", targetChart);
-    slider.addEventListener("input", () => setTarget(targetAt(Number(slider.value)), slider));
+    slider.addEventListener("input", () => setTarget(reachable[Number(slider.value)], slider));
     exact.addEventListener("change", () => setTarget(Number(exact.value), exact));
     byId("target-reset").addEventListener("click", () => setTarget(race.target.value, null));
     setTarget(race.target.value, null);

@@ -131,20 +131,21 @@ def matrix(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     for verdict in summary["verdicts"]:
         known[verdict["a"], verdict["b"]] = verdict
         known[verdict["b"], verdict["a"]] = _turned(verdict)
+    missed = {row["name"]: row["runs"] - row["done"] for row in standings(summary)}
     compared = [name for name in names if any(name in pair for pair in known)]
     rows = []
     for row in compared:
         cells = []
         for column in compared:
             verdict = known.get((row, column))
-            cells.append(None if verdict is None else _cell(verdict, row, scale, points))
+            cells.append(None if verdict is None else _cell(verdict, row, scale, points, missed))
         index = next(i for i, m in enumerate(summary["methods"]) if m["name"] == row)
         rows.append({"index": index, "name": row, "cells": cells})
     return rows
 
 
 def targets(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Steps to the default target, for a reader without JavaScript; the browser moves the target."""
+    """Steps to the default target: the table before the browser moves the target."""
     goal, target = summary["problem"]["goal"], (summary.get("target") or {}).get("value")
     if target is None:
         return []
@@ -308,17 +309,24 @@ def _turned(verdict: Mapping[str, Any]) -> dict[str, Any]:
     return turned
 
 
-def _cell(verdict: Mapping[str, Any], row: str, scale: str, points: bool) -> dict[str, Any]:
+def _cell(
+    verdict: Mapping[str, Any], row: str, scale: str, points: bool, missed: Mapping[str, int]
+) -> dict[str, Any]:
     word = verdict["word"]
     if word == "better" and verdict["winner"] != row:
         word = "worse"
     symbol, shown = WORDS[word]
+    effect = _effect(verdict["mean"], scale, points)
+    interval = text.effect_interval(verdict["low"], verdict["high"], scale, points)
+    if verdict["mean"] is None:
+        effect = f"missed {missed[verdict['a']]} : {missed[verdict['b']]}"
+        interval = f"p = {text.p_value(verdict['p_adjusted'])}"
     return {
         "kind": word.replace(" ", "-"),
         "symbol": symbol,
         "word": shown,
-        "effect": _effect(verdict["mean"], scale, points),
-        "interval": text.effect_interval(verdict["low"], verdict["high"], scale, points),
+        "effect": effect,
+        "interval": interval,
         "sentence": verdict["sentence"],
         "other": verdict["b"],
     }
@@ -374,7 +382,9 @@ def _median_text(values: Sequence[float | None], worst: float) -> str:
 
 
 def _infinite(value: float | None) -> str:
-    return "∞" if value is not None and not math.isfinite(value) else text.number(value)
+    if value is None or math.isfinite(value):
+        return text.number(value)
+    return "∞" if value > 0 else f"{text.MINUS}∞"
 
 
 def _enclosing(low: float | None, high: float | None) -> str:

@@ -81,14 +81,16 @@ def effect(mean: float, scale: str, points: bool = False) -> str:
 
     Examples
     --------
-    >>> effect(math.log(0.9), "ratio"), effect(math.log(4), "ratio"), effect(0.005, "difference")
-    ('−10.0 %', '×4.00', '+0.005')
+    >>> effect(math.log(4), "ratio"), effect(0.005, "difference"), effect(0.005, "difference", True)
+    ('×4.00', '+0.005', '+0.5 points')
+    >>> effect(math.log(0.9), "ratio").split()
+    ['−10.0', '%']
     """
     if scale == "ratio":
         ratio = math.exp(min(mean, 700.0))
         if 0.5 <= ratio <= 2:
             return _signed(100 * (ratio - 1), f"{NARROW}%")
-        return f"×{ratio:.3g}" if ratio < 1 or ratio >= 100 else f"×{ratio:.2f}"
+        return f"×{ratio:.2f}" if 1 <= ratio < 100 else f"×{number(ratio, 3)}"
     if points:
         return _signed(100 * mean, " points")
     return f"{'+' if mean > 0 else ''}{number(mean, 3)}"
@@ -125,6 +127,11 @@ def listed(words: Sequence[str]) -> str:
     if len(words) < 2:
         return "".join(words)
     return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def unbroken(words: str) -> str:
+    """A sentence whose numbers stay on one line with their per cent sign."""
+    return words.replace(" %", f"{NARROW}%")
 
 
 def plural(count: int, noun: str) -> str:
