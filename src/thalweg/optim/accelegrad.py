@@ -15,8 +15,8 @@ from thalweg.core import check, iterate
 from thalweg.core.catalogue import Axis, LogUniform
 from thalweg.core.result import Result
 from thalweg.optim.engine import Active, Global, How, squared_norm, whole
-from thalweg.optim.engine.base import local, sharded_like
 from thalweg.optim.engine.elementwise import Constraint
+from thalweg.optim.engine.sharding import local, sharded_like
 
 
 def step_weight(k: int) -> float:

@@ -17,6 +17,20 @@ from thalweg.optim.engine import Active, Elementwise, Global, How, squared_norm
 from thalweg.optim.engine.elementwise import Constraint
 
 
+def positive_metric(h: Tensor) -> Tensor:
+    """The weights h of a projection, for eps = 0: a coordinate never seen (h = 0) moves freely.
+
+    The floor is far below any gradient, and not so far that its ratio to one overflows when squared
+    (in float64; the short formats have no numbers that small).
+
+    Examples
+    --------
+    >>> positive_metric(torch.tensor([0.0, 2.0], dtype=torch.float64)).tolist()
+    [1e-100, 2.0]
+    """
+    return h.clamp_min(max(torch.finfo(h.dtype).tiny, 1e-100))
+
+
 class AdaGrad(Elementwise):
     r"""Divide each coordinate's gradient by the root of the sum of its squares so far.
 
@@ -88,6 +102,7 @@ class AdaGrad(Elementwise):
             "eps": eps,
             "initial_accumulator": initial_accumulator,
             "weight_decay": weight_decay,
+            "lr_decay": 0.0,  # torch.optim.Adagrad reads it when it loads our checkpoint
         }
         super().__init__(params, defaults, constraint=constraint, **how)
 
@@ -97,12 +112,20 @@ class AdaGrad(Elementwise):
         check.number("initial_accumulator", group["initial_accumulator"], ge=0)
         check.number("weight_decay", group["weight_decay"], ge=0)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for group in state_dict["param_groups"]:
+            if group.get("lr_decay", 0) != 0:
+                raise ValueError(
+                    f"lr_decay of the checkpoint must be 0, got {group['lr_decay']}; "
+                    "set it to 0 there and use a scheduler with lr / (1 + k * lr_decay)"
+                )
+        super().load_state_dict(state_dict)
+
     def initial(self, slot: str, p: Tensor, group: dict[str, Any]) -> Tensor:
         return super().initial(slot, p, group) + group["initial_accumulator"]
 
     def metric(self, a: Active, k: int) -> Tensor:
-        h: Tensor = a.state["sum"].sqrt() + a.group["eps"]
-        return h.clamp_min(torch.finfo(h.dtype).tiny)  # eps=0: a coordinate never seen is free
+        return positive_metric(a.state["sum"].sqrt() + a.group["eps"])
 
     @staticmethod
     def rule(

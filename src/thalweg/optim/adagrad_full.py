@@ -12,7 +12,7 @@ from torch.optim.optimizer import ParamsT
 from thalweg.core import check
 from thalweg.core.catalogue import Axis, LogUniform
 from thalweg.optim.engine import Active, How, RuleOptimizer, whole
-from thalweg.optim.engine.base import local, sharded_like
+from thalweg.optim.engine.sharding import local, sharded_like
 
 
 def full_matrix_direction(

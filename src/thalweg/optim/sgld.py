@@ -13,7 +13,7 @@ from torch.optim.optimizer import ParamsT
 from thalweg.core import check
 from thalweg.core.catalogue import Axis, LogUniform
 from thalweg.optim.engine import Active, Elementwise, How
-from thalweg.optim.engine.base import local
+from thalweg.optim.engine.sharding import local
 
 
 class SGLD(Elementwise):

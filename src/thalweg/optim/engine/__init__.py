@@ -7,9 +7,10 @@ of memory), `Tensorwise` (one whole parameter), `Matrixwise` (a stack of matrice
 
 from __future__ import annotations
 
-from thalweg.optim.engine.base import Active, How, RuleOptimizer, whole
+from thalweg.optim.engine.base import Active, How, RuleOptimizer
 from thalweg.optim.engine.elementwise import Elementwise
 from thalweg.optim.engine.globally import Global, squared_norm
+from thalweg.optim.engine.sharding import whole
 from thalweg.optim.engine.tensorwise import Matrixwise, Tensorwise
 
 __all__ = [

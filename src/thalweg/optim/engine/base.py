@@ -10,7 +10,6 @@ from typing import Any, ClassVar, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from thalweg.core import check
@@ -18,6 +17,7 @@ from thalweg.core.catalogue import Axis
 from thalweg.core.result import NonFiniteError
 from thalweg.optim.engine import rounding
 from thalweg.optim.engine.kernel import Rule, compiler_available
+from thalweg.optim.engine.sharding import local, sharded_like
 
 #: Parameters in all from which compiling pays (compile=None): about 2 seconds against 5x per step.
 COMPILE_FROM = 2**18
@@ -57,24 +57,6 @@ class Active(NamedTuple):
     p: Tensor
     g: Tensor
     state: dict[str, Any]
-
-
-def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this process holds: itself, or the shard of a DTensor."""
-    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """The entire tensor: itself, or the shards of a DTensor gathered (a collective)."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def sharded_like(value: Tensor, p: Tensor) -> Tensor:
-    """The part of `value` that belongs to this process, given how `p` is laid out."""
-    if not isinstance(p, DTensor):
-        return value
-    placed = distribute_tensor(value, p.device_mesh, p.placements, src_data_rank=None)
-    return placed._local_tensor
 
 
 class RuleOptimizer(Optimizer):

@@ -15,11 +15,11 @@ from typing import Any, Protocol, Unpack
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import ParamsT
 
-from thalweg.optim.engine.base import Active, How, RuleOptimizer, local, sharded_like, whole
+from thalweg.optim.engine.base import Active, How, RuleOptimizer
 from thalweg.optim.engine.kernel import Compiled, Update, in_place
+from thalweg.optim.engine.sharding import is_sharded, local, sharded_like, whole, wrapped_like
 
 #: Entries up to which a tensor is packed with others.
 SMALL = 2**13
@@ -149,7 +149,7 @@ class Elementwise(RuleOptimizer):
             value = local(a.state[slot])
             if _strides(value) != _strides(p):  # a checkpoint may have changed the memory order
                 value = torch.empty_like(p, dtype=value.dtype).copy_(value)
-                a.state[slot] = _like(value, a.p)
+                a.state[slot] = wrapped_like(value, a.p)
             state.append(_flat_as(p, value))
         if self.rounding == "compensated":
             extra, state = [state[-1]], state[:-1]
@@ -287,7 +287,7 @@ def _compile(
 
 def _packable(a: Active) -> bool:
     p = a.p
-    return 0 < p.numel() <= SMALL and p.is_contiguous() and not isinstance(p, DTensor)
+    return 0 < p.numel() <= SMALL and p.is_contiguous() and not is_sharded(p)
 
 
 def _flatten(tensors: list[Tensor]) -> Tensor:
@@ -331,11 +331,3 @@ def _dense(p: Tensor) -> bool:
                 return False
             expected *= length
     return True
-
-
-def _like(value: Tensor, p: Tensor) -> Tensor:
-    if not isinstance(p, DTensor):
-        return value
-    return DTensor.from_local(
-        value, p.device_mesh, p.placements, run_check=False, shape=p.shape, stride=p.stride()
-    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Partial, Replicate
 
 from thalweg.optim.engine.base import Active
 from thalweg.optim.engine.elementwise import Elementwise
+from thalweg.optim.engine.sharding import is_sharded, local, summed_over_shards
 
 
 class Global(Elementwise):
@@ -18,8 +19,8 @@ class Global(Elementwise):
 
     A subclass overrides `common`, which sees every parameter that has a gradient before any of
     them moves, and returns the numbers each one's rule receives. What it remembers goes into the
-    slots named in ``shared``: 0-d float64 tensors, one value for all, kept with every parameter so that
-    any checkpoint format carries them.
+    slots named in ``shared``: 0-d float64 tensors, one value for all, kept with every parameter so
+    that any checkpoint format carries them.
     """
 
     def common(self, active: Sequence[Active]) -> Callable[[Active], Mapping[str, float]] | None:
@@ -52,22 +53,20 @@ def squared_norm(tensors: Sequence[Tensor]) -> float:
     if not tensors:
         return 0.0
     plain: list[Tensor] = []
-    sharded: dict[object, list[DTensor]] = {}
+    layouts: dict[object, list[Any]] = {}
     for tensor in tensors:
-        if isinstance(tensor, DTensor):
-            sharded.setdefault((tensor.device_mesh, tensor.placements), []).append(tensor)
+        if is_sharded(tensor):
+            sharded: Any = tensor
+            layouts.setdefault((sharded.device_mesh, sharded.placements), []).append(sharded)
         else:
             plain.append(tensor)
     total = _sum_of_squares(plain)
-    for group in sharded.values():
-        mesh, placements = group[0].device_mesh, group[0].placements
-        mine = torch.tensor(
-            _sum_of_squares([t._local_tensor for t in group]),
-            dtype=torch.float64,
-            device=group[0]._local_tensor.device,
+    for members in layouts.values():
+        device = local(members[0]).device
+        mine = _sum_of_squares([local(t) for t in members])
+        total += summed_over_shards(
+            [torch.tensor(mine, dtype=torch.float64, device=device)], members[0]
         )
-        pending = [Partial() if place.is_shard() else Replicate() for place in placements]
-        total += float(DTensor.from_local(mine, mesh, pending, run_check=False).full_tensor())
     return total
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.optim.engine.base import Active, RuleOptimizer, local, sharded_like, whole
+from thalweg.optim.engine.base import Active, RuleOptimizer
 from thalweg.optim.engine.kernel import Update, in_place
+from thalweg.optim.engine.sharding import local, sharded_like, whole
 
 _updates: dict[Any, Update] = {}
 
