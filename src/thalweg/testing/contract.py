@@ -6,6 +6,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from thalweg.testing.report import (
     not_applicable,
     refused,
 )
-from thalweg.testing.subject import CLEAR, Subject, loss_at, message
+from thalweg.testing.subject import CLEAR, NotApplicable, Subject, message
 
 CLAUSES: tuple[Clause, ...] = (
     Clause("trains", "Default hyper-parameters train a small network.", state.trains),
@@ -169,32 +170,42 @@ def attempt(clause: Clause, subject: Subject) -> Verdict:
     """The clause's verdict; an exception nobody expected is a failure with its own words."""
     try:
         return clause.check(subject)
+    except NotApplicable as error:
+        return not_applicable(str(error))
     except Exception as error:
         return failed(message(error), clause.statement.rstrip(".").lower())
 
 
 def prepare(cls: Callable[..., Optimizer], hyper: dict[str, Any]) -> tuple[Subject, Verdict | None]:
-    """How to drive this class: with or without a closure, with matrices alone or with biases."""
-    subject = Subject(cls, hyper)
+    """How to drive this class: matrices alone or with biases, which dtype, closure or not."""
+    subject = plain = Subject(cls, hyper)
     try:
-        run = subject.start()
-    except (ValueError, RuntimeError) as error:
-        subject = Subject(cls, hyper, bias=False)
-        try:
-            run = subject.start()
-        except (ValueError, RuntimeError):
-            return subject, failed(f"{message(error)} when built", "an optimizer")
+        plain.start()
+    except CLEAR[1:] as error:  # a TypeError is a wrong keyword: the caller's
+        matrices, narrow = replace(plain, bias=False), replace(plain, dtype=torch.bfloat16)
+        accepted = [other for other in (matrices, narrow) if builds(other)]
+        if not accepted:
+            return plain, failed(f"{message(error)} when built", "an optimizer")
+        subject = accepted[0]
+    run = subject.start()
     try:
-        loss_at(run.model, 0).backward()
-        run.optimizer.step()
+        run.step(0)
     except Exception as error:
         text = str(error).lower()
         if isinstance(error, CLEAR) and "closure" in text:
-            return Subject(cls, hyper, bias=subject.bias, closure=True), None
+            return replace(subject, closure=True), None
         if isinstance(error, CLEAR) and "dense grad" in text:
             return subject, refused(message(error))
         return subject, failed(f"{message(error)} from step()", "a step with dense gradients")
     return subject, None
+
+
+def builds(subject: Subject) -> bool:
+    try:
+        subject.start()
+    except CLEAR:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -8,9 +8,12 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+
+import torch
 
 from thalweg.testing.report import Outcome, Verdict, failed, not_applicable, passed
 from thalweg.testing.subject import Subject
@@ -25,6 +28,8 @@ def clause(stage: str) -> Callable[[Subject], Verdict]:
     def check(subject: Subject) -> Verdict:
         if subject.closure:
             return not_applicable("needs a closure")
+        if subject.dtype is not torch.float32:
+            return not_applicable("takes bfloat16 parameters only")
         module = getattr(subject.cls, "__module__", "__main__")
         name = getattr(subject.cls, "__qualname__", "<lambda>")
         if module == "__main__" or "<" in name:
@@ -75,8 +80,6 @@ def two_processes(module: str, name: str, hyper: bytes, bias: bool) -> dict[str,
 
 def wait(processes: list[subprocess.Popen[bytes]]) -> bool:
     """True if all ended in time. A rank that dies leaves the other waiting: stop then, too."""
-    import time
-
     deadline = time.monotonic() + SECONDS
     while any(p.poll() is None for p in processes):
         if time.monotonic() > deadline:

@@ -160,14 +160,17 @@ def one_cycle(subject: Subject) -> Verdict:
     defaults = subject.start().optimizer.defaults
     if not lr or not ("betas" in defaults or "momentum" in defaults):
         return not_applicable("no momentum or betas to cycle")
+
+    def schedule(optimizer: Optimizer) -> Any:
+        return lr_scheduler.OneCycleLR(optimizer, max_lr=2 * lr, total_steps=2 * STEPS)
+
     try:
-        result = scheduled(
-            subject, lambda o: lr_scheduler.OneCycleLR(o, max_lr=2 * lr, total_steps=2 * STEPS)
-        )
+        schedule(subject.start().optimizer)
     except ValueError as error:
         if "momentum" in str(error):
             return not_applicable(message(error))
         raise
+    result = scheduled(subject, schedule)
     if not all(v.isfinite().all() for v in result.values()):
         return failed("NaN or infinity under OneCycleLR", "finite numbers")
     if difference(result, subject.trained().tensors()) is None:

@@ -79,14 +79,19 @@ def pickled(subject: Subject) -> Verdict:
 
 def from_disk(subject: Subject) -> Verdict:
     def transfer(run: Run) -> Run:
-        twin = run.twin(**other_rate(run))
+        twin = run.twin()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "optimizer.pt"
             torch.save(run.optimizer.state_dict(), path)
             twin.optimizer.load_state_dict(torch.load(path, weights_only=True))
         return twin
 
-    return continues(subject, transfer)
+    try:
+        return continues(subject, transfer)
+    except pickle.UnpicklingError as error:
+        # torch puts a page of advice around the one phrase that says what it would not load
+        why = str(error).partition("WeightsUnpickler error:")[2].partition("\n")[0].strip()
+        return failed(why or message(error), "a state_dict that weights_only=True loads")
 
 
 def through_dcp(subject: Subject) -> Verdict:
@@ -126,16 +131,16 @@ def state_dtype(subject: Subject) -> Verdict:
 
 
 def wide_state(subject: Subject) -> Verdict:
+    floating = 0
     for narrow, wide in ((torch.bfloat16, torch.float32), (torch.float32, torch.float64)):
         source = subject.trained(dtype=narrow)
-        widened = 0
         for state in source.optimizer.state.values():
             for name, value in state.items():
-                if isinstance(value, Tensor) and value.dtype == narrow and name != "step":
+                if not isinstance(value, Tensor) or not value.is_floating_point() or name == "step":
+                    continue
+                floating += 1
+                if value.dtype == narrow:
                     state[name] = value.to(wide)
-                    widened += 1
-        if not widened:
-            return not_applicable("no state in the parameters' dtype")
         twin = source.twin()
         twin.optimizer.load_state_dict(source.optimizer.state_dict())
         for (name, have), (_, want) in zip(
@@ -146,6 +151,8 @@ def wide_state(subject: Subject) -> Verdict:
                     f"{describe(want)} {name} loads as {describe(have)}: load_state_dict casts to "
                     "the parameter's dtype (torch.optim does)"
                 )
+    if not floating:
+        return not_applicable("no floating-point state")
     return passed(
         "float32 state over bfloat16 and float64 over float32 parameters keep their dtype"
     )

@@ -53,6 +53,10 @@ def step_with(optimizer: Optimizer, closure: Callable[[], Tensor] | None) -> Any
     return step() if closure is None else step(closure)
 
 
+class NotApplicable(Exception):
+    """A clause asks for what this subject never takes."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """An optimizer class with its hyper-parameters, and how it wants to be driven.
@@ -65,12 +69,15 @@ class Subject:
         False for methods that take matrices only.
     closure
         True for methods whose ``step`` needs a closure.
+    dtype
+        dtype of the parameters; bfloat16 for options that make sense there only.
     """
 
     cls: Callable[..., Optimizer]
     hyper: Mapping[str, Any] = field(default_factory=dict)
     bias: bool = True
     closure: bool = False
+    dtype: torch.dtype = torch.float32
 
     @property
     def name(self) -> str:
@@ -78,19 +85,22 @@ class Subject:
         return f"{getattr(self.cls, '__name__', str(self.cls))}({hyper})"
 
     def model(self) -> nn.Sequential:
-        return mlp(bias=self.bias)
+        return mlp(bias=self.bias).to(self.dtype)
 
     def optimizer(self, params: Iterable[Any], **override: Any) -> Optimizer:
+        params = list(params)
+        if self.dtype is not torch.float32:
+            tensors = (p for _, p in leaves(params) if isinstance(p, Tensor))
+            if any(p.dtype is not self.dtype for p in tensors):
+                raise NotApplicable(f"takes {self.dtype} parameters only")
         return self.cls(params, **{**self.hyper, **override})
 
-    def start(self, dtype: torch.dtype = torch.float32, **override: Any) -> Run:
+    def start(self, dtype: torch.dtype | None = None, **override: Any) -> Run:
         """A fresh model and a fresh optimizer over it."""
-        model = self.model().to(dtype)
+        model = self.model() if dtype is None else self.model().to(dtype)
         return Run(self, model, self.optimizer(model.parameters(), **override))
 
-    def trained(
-        self, steps: int = STEPS, dtype: torch.dtype = torch.float32, **override: Any
-    ) -> Run:
+    def trained(self, steps: int = STEPS, dtype: torch.dtype | None = None, **override: Any) -> Run:
         """A run that has made `steps` steps."""
         return self.start(dtype, **override).train(range(steps))
 
@@ -209,6 +219,8 @@ def message(error: BaseException) -> str:
 
 def refusal(error: Exception, *words: str, expected: str) -> Verdict:
     """Refused if the error is of a clear type and names the matter, else failed."""
+    if isinstance(error, NotApplicable):
+        raise error
     text = str(error).lower()
     if isinstance(error, CLEAR) and any(word in text for word in words):
         return refused(message(error))
