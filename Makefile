@@ -70,7 +70,7 @@ endif
 
 # torch comes first and alone, so that the wrong build is noticed before the rest is fetched.
 $(VENV)/.torch: $(VENV)/.python constraints.txt
-	$(PIP) torch
+	$(PIP) torch numpy
 	@if [ -n "$$CI" ]; then $(BIN)/python -c "import torch; assert torch.version.cuda is None, \
 		f'constraints.txt asks for the CPU build of torch, got {torch.__version__}'"; fi
 	@touch $@

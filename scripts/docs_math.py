@@ -20,7 +20,8 @@ FORMULA = re.compile(
 SYNONYMS = (
     (re.compile(r"\\(begin|end)\{(?:aligned|split)\}"), r"\\\1{align*}"),
     (re.compile(r"\\[bB]igg?[lr]?\s*(?=[\\()\[\]|/])"), ""),
-    (re.compile(r"\\textstyle\b"), ""),
+    (re.compile(r"\\textstyle(?![A-Za-z])"), ""),
+    (re.compile(r"\\arg(?![A-Za-z])"), r"\\operatorname{arg}\\,"),
 )
 
 

@@ -281,7 +281,9 @@ def test_methods_lists_the_catalogue() -> None:
 
 
 def test_methods_of_an_unknown_family() -> None:
-    refused(run("methods", "--family", "first-oder"), "--family must be one of", "first-order")
+    family = json.loads(run("methods", "--json").stdout)[0]["family"]
+    result = run("methods", "--family", f"{family}s")
+    refused(result, "--family must be one of", f"did you mean '{family}'")
 
 
 def test_report_is_built_again() -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def methods(
     family: Annotated[
-        str | None, typer.Option(help="Only this family, for example first-order.")
+        str | None, typer.Option(help="Only this family, for example adaptive.")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, search spaces included.")
@@ -26,7 +26,7 @@ def methods(
     \b
     Examples:
       thalweg methods
-      thalweg methods --family first-order
+      thalweg methods --family adaptive
       thalweg methods --json
     """
     import thalweg.optim
