@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -60,6 +61,18 @@ def facts(entry: Entry) -> dict[str, Any]:
     }
 
 
+def plain(summary: str) -> str:
+    r"""A line of a docstring without its mark-up.
+
+    Examples
+    --------
+    >>> plain(r"Samples from :math:`\exp(-U)`, with ``lr`` fixed")
+    'Samples from exp(-U), with lr fixed'
+    """
+    bare = re.sub(r":\w+:`([^`]*)`", lambda m: m[1].replace("\\", ""), summary)
+    return bare.replace("`", "")
+
+
 def _no_family(family: str, entries: list[Entry]) -> list[Entry]:
     from thalweg.core import check
 
@@ -90,7 +103,7 @@ def _print_table(entries: list[Entry]) -> None:
             source = (
                 entry.paper if str(entry.year) in entry.paper else f"{entry.paper} ({entry.year})"
             )
-            cells = (entry.name, entry.summary, entry.memory, source)
+            cells = (entry.name, plain(entry.summary), entry.memory, source)
             table.add_row(*map(Text, cells))
         console.print(table)
         console.print()
