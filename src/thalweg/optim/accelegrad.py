@@ -24,6 +24,17 @@ def step_weight(k: int) -> float:
     return 1.0 if k <= 3 else k / 4
 
 
+def total_weight(k: int) -> float:
+    r"""The sum :math:`W_k = \sum_{j \le k} w_j`.
+
+    Examples
+    --------
+    >>> total_weight(5) == sum(step_weight(j) for j in range(1, 6))
+    True
+    """
+    return float(k) if k <= 3 else 3 + (k * (k + 1) - 12) / 8
+
+
 class AcceleGrad(Global):
     r"""Accelerated adaptive gradient method, universal over smooth and non-smooth convex problems.
 
@@ -44,7 +55,8 @@ class AcceleGrad(Global):
 
     The model holds :math:`x_k`, where gradients are taken. `eval` writes the output into the model
     (call it before evaluating or saving the model), `train` puts :math:`x_k` back bitwise; the
-    checkpoint is valid in either position.
+    checkpoint is valid in either position. k is each parameter's own step count: one without a
+    gradient stays where it is, in the output too.
 
     Parameters
     ----------
@@ -92,7 +104,7 @@ class AcceleGrad(Global):
     """
 
     slots = ("y", "z", "average")
-    shared = ("sum_of_squares", "weight_sum", "boundary_steps")
+    shared = ("sum_of_squares", "boundary_steps")
     reduced = ("w", "eta", "tau_next")
     paper = "Levy, Yurtsever & Cevher, NeurIPS 2018 (arXiv 1809.02864)"
     year = 2018
@@ -127,21 +139,22 @@ class AcceleGrad(Global):
         return zeros if slot == "average" else zeros.copy_(p)
 
     def common(self, active: Sequence[Active]) -> Callable[[Active], Mapping[str, float]]:
-        if any("x" in a.state for a in active):
-            raise RuntimeError("AcceleGrad: the model holds the output; call train() before step()")
         params = self.all_params()
-        k = 1 + max(int(a.state["step"]) for a in active)
-        w = step_weight(k)
+        if any("x" in self.state[p] for p in params if p in self.state):
+            raise RuntimeError("AcceleGrad: the model holds the output; call train() before step()")
+        gradients: dict[int, list[Tensor]] = {}
+        for a in active:
+            gradients.setdefault(int(a.state["step"]) + 1, []).append(a.g)
         total = self.read_shared("sum_of_squares", params)
-        total += w**2 * squared_norm([a.g for a in active])
+        total += sum(step_weight(k) ** 2 * squared_norm(gs) for k, gs in gradients.items())
         self.write_shared("sum_of_squares", total, params)
-        self.write_shared("weight_sum", self.read_shared("weight_sum", params) + w, params)
 
         def numbers(a: Active) -> dict[str, float]:
+            k = int(a.state["step"])  # already increased
             root = math.sqrt(float(a.group["G"]) ** 2 + total)
             eta = 2 * float(a.group["diameter"]) / root if root > 0 else 0.0
             return {
-                "w": w,
+                "w": step_weight(k),
                 "eta": float(a.group["lr"]) * eta,
                 "tau_next": 1 / step_weight(k + 1),
             }
@@ -199,13 +212,14 @@ class AcceleGrad(Global):
     @torch.no_grad()
     def eval(self) -> None:
         """Write the output into the model; x is kept aside. Before the first step: nothing."""
-        weight = self.read_shared("weight_sum", self.all_params())
         for p in self.all_params():
             state = self.state.get(p, {})
-            if "average" not in state or "x" in state or weight == 0:
+            if "average" not in state or "x" in state or not state["step"]:
                 continue
             state["x"] = p.detach().clone(memory_format=torch.preserve_format)
-            output = local(state["average"]) / weight if self.average else local(state["y"])
+            output = local(state["y"])
+            if self.average:
+                output = local(state["average"]) / total_weight(int(state["step"]))
             local(p).copy_(output)
 
     @torch.no_grad()

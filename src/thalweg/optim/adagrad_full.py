@@ -12,6 +12,7 @@ from torch.optim.optimizer import ParamsT
 from thalweg.core import check
 from thalweg.core.catalogue import Axis, LogUniform
 from thalweg.optim.engine import Active, How, RuleOptimizer, whole
+from thalweg.optim.engine import rounding as formats
 from thalweg.optim.engine.sharding import local, sharded_like
 
 
@@ -146,9 +147,8 @@ class AdaGradFull(RuleOptimizer):
             ]
         )
         holder = self._holder(group, members)
-        k = int(holder["step"])
         if group["window"] is None:
-            eigenvalues, eigenvectors = self._accumulate(holder, g, k, group["every"])
+            eigenvalues, eigenvectors = self._accumulate(holder, g, group["every"])
         else:
             eigenvalues, eigenvectors = self._remember(holder, g, group["window"])
         direction = full_matrix_direction(eigenvalues, eigenvectors, g, float(group["delta"]))
@@ -156,7 +156,7 @@ class AdaGradFull(RuleOptimizer):
         for p in group["params"]:
             if p in gradients:
                 move = float(group["lr"]) * direction[at : at + p.numel()].view(p.shape)
-                local(p).copy_(self._rounded(p, sharded_like(move, p)))
+                self._move(p, sharded_like(move, p))
             at += p.numel()
 
     def _holder(self, group: dict[str, Any], members: Sequence[Active]) -> dict[str, Any]:
@@ -166,15 +166,17 @@ class AdaGradFull(RuleOptimizer):
                 return self.state[p]
         return members[0].state
 
-    def _accumulate(
-        self, holder: dict[str, Any], g: Tensor, k: int, every: int
-    ) -> tuple[Tensor, Tensor]:
+    def _accumulate(self, holder: dict[str, Any], g: Tensor, every: int) -> tuple[Tensor, Tensor]:
         outer = torch.outer(g, g)
         holder["matrix"] = holder["matrix"] + outer if "matrix" in holder else outer
-        if (k - 1) % every and "eigenvalues" in holder:
+        # The age is the group's own: the holder may lack a gradient in some steps.
+        age = int(holder["age"]) + 1 if "age" in holder else every
+        if age < every:
+            holder["age"] = torch.tensor(float(age))
             return holder["eigenvalues"], holder["eigenvectors"]
         eigenvalues, eigenvectors = torch.linalg.eigh(holder["matrix"])
         if every > 1:
+            holder["age"] = torch.tensor(0.0)
             holder["eigenvalues"], holder["eigenvectors"] = eigenvalues, eigenvectors
         return eigenvalues, eigenvectors
 
@@ -185,5 +187,13 @@ class AdaGradFull(RuleOptimizer):
         eigenvectors, singular, _ = torch.linalg.svd(history, full_matrices=False)
         return singular**2, eigenvectors
 
-    def _rounded(self, p: Tensor, move: Tensor) -> Tensor:
-        return (local(p.detach()).double() - move).to(p.dtype)
+    def _move(self, p: Tensor, move: Tensor) -> None:
+        exact = local(p.detach()).double() - move
+        if self.rounding == "stochastic":
+            local(p).copy_(formats.stochastic(exact.float(), self._random_bits(p)))
+            return
+        if self.rounding == "compensated":
+            compensation = local(self.state[p]["compensation"])
+            exact = exact + compensation.double()
+            compensation.copy_(exact - exact.to(p.dtype).double())
+        local(p).copy_(exact.to(p.dtype))

@@ -98,8 +98,12 @@ class RuleOptimizer(Optimizer):
         if generator is not None and not isinstance(generator, torch.Generator):
             raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
         self.generator = generator
-        self._use_compiler: bool | None = None
+        self._forget()
         super().__init__(params, {**defaults, "maximize": bool(maximize)})
+
+    def _forget(self) -> None:
+        """Drop what was derived from parameters and groups; it is made anew when needed."""
+        self._use_compiler: bool | None = None
 
     # ---- what a method may override ----
 
@@ -265,7 +269,7 @@ class RuleOptimizer(Optimizer):
         except (TypeError, ValueError):
             self.param_groups.pop()
             raise
-        self._use_compiler = None
+        self._forget()
 
     def _check_parameter(self, group: dict[str, Any], p: Tensor) -> None:
         check.floating(f"params: {self._name(group, p)}", p)
@@ -320,7 +324,7 @@ class RuleOptimizer(Optimizer):
                         state["step"] = torch.tensor(1.0 if state else 0.0)
                     self._create(state, self._all_slots(group), p, group)
                     self.state[p] = state
-        self._use_compiler = None
+        self._forget()
         self._restore_rng()
 
     def _own(self, value: Any, name: str, p: Tensor) -> Any:
@@ -342,7 +346,7 @@ class RuleOptimizer(Optimizer):
         state = dict(state)
         position = state.pop("generator", None)
         super().__setstate__(state)
-        self._use_compiler = None
+        self._forget()
         if position is not None:
             self.generator = torch.Generator(position[0])
             self.generator.set_state(position[1])

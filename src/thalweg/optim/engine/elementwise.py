@@ -22,7 +22,7 @@ from thalweg.optim.engine.kernel import Compiled, Update, in_place
 from thalweg.optim.engine.sharding import is_sharded, local, sharded_like, whole, wrapped_like
 
 #: Entries up to which a tensor is packed with others.
-SMALL = 2**13
+SMALL = 2**14
 #: Entries of a piece of an eager update: its intermediate results stay in the cache.
 EAGER_PIECE = 2**15
 #: Entries of the tensors that a rule is compiled with (the size matters only as "large").
@@ -103,6 +103,10 @@ class Elementwise(RuleOptimizer):
         self.constraint = constraint
         super().__init__(params, defaults, **how)
 
+    def _forget(self) -> None:
+        super()._forget()
+        self._known_packs: dict[int, list[Pack]] = {}
+
     def common(self, active: Sequence[Active]) -> Callable[[Active], Mapping[str, float]] | None:
         """Numbers that depend on all parameters at once (scope *global*); default: none."""
         return None
@@ -147,7 +151,7 @@ class Elementwise(RuleOptimizer):
         state = []
         for slot in slots:
             value = local(a.state[slot])
-            if _strides(value) != _strides(p):  # a checkpoint may have changed the memory order
+            if not _same_order(value, p):  # a checkpoint may have changed the memory order
                 value = torch.empty_like(p, dtype=value.dtype).copy_(value)
                 a.state[slot] = wrapped_like(value, a.p)
             state.append(_flat_as(p, value))
@@ -166,7 +170,7 @@ class Elementwise(RuleOptimizer):
         """The packs of a group; rebuilt when gradients, step counts or state have changed hands."""
         if not small:
             return []
-        known: list[Pack] = self.__dict__.setdefault("_pack_cache", {}).get(id(group), [])
+        known = self._known_packs.get(id(group), [])
         if len(known) == 1 and known[0].holds(small):
             return [(known[0], small)]
         kinds: dict[Any, list[Active]] = {}
@@ -178,7 +182,7 @@ class Elementwise(RuleOptimizer):
         for members in kinds.values():
             pack = next((pack for pack in known if pack.holds(members)), None)
             packs.append((pack or Pack(members, slots), members))
-        self.__dict__["_pack_cache"][id(group)] = [pack for pack, _ in packs]
+        self._known_packs[id(group)] = [pack for pack, _ in packs]
         return packs
 
     def _update_pack(
@@ -300,6 +304,13 @@ def _flatten(tensors: list[Tensor]) -> Tensor:
 def _strides(t: Tensor) -> tuple[int, ...]:
     """Strides that matter: those of dimensions longer than one."""
     return tuple(s for s, n in zip(t.stride(), t.shape, strict=True) if n > 1)
+
+
+def _same_order(t: Tensor, p: Tensor) -> bool:
+    """True if `_flat_as(p, t)` is a view of `t`: its memory is walked in the order of `p`'s."""
+    if t.is_contiguous():
+        return p.is_contiguous() or not _dense(p)
+    return _strides(t) == _strides(p) and _dense(p)
 
 
 def _flat_parameter(p: Tensor) -> tuple[Tensor, bool]:
