@@ -395,6 +395,7 @@ def _first_line(target: type) -> str:
     return (inspect.getdoc(target) or "").split("\n", 1)[0].rstrip(".")
 
 
+@functools.cache
 def _version(target: type) -> str:
     package = target.__module__.split(".", 1)[0]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -29,6 +30,9 @@ from thalweg.compare.record import read
 from thalweg.compare.run import run_job
 from thalweg.compare.workers import BACKENDS, Interrupt, run_all
 from thalweg.core import Training, check
+
+BASELINE_BUDGET = Budget(0.3, "s")
+"""How long torch's fused AdamW runs to be timed."""
 
 Event = Callable[[dict[str, Any]], object]
 
@@ -264,10 +268,12 @@ class _Race:
                 todo.append(j)
             else:
                 self._finished(j, lines[-1])
-        for j, end in run_all(
+        finished = run_all(
             todo, self.by_name, self.problem, self.plan.directory, interrupt, **self.how
-        ):
-            self._finished(j, end)
+        )
+        with contextlib.closing(finished):
+            for j, end in finished:
+                self._finished(j, end)
 
     def _finished(self, j: Job, end: Mapping[str, Any]) -> None:
         self.done += 1
@@ -292,8 +298,8 @@ class _Race:
         if interrupt.asked or self.plan.baseline_ms is not None:
             return
         fused = resolve("torch.optim:AdamW[fused=True]")[0]
-        briefly = Budget(0.3, "s")
-        text = run_job(job(self.problem, fused, "tune", 1, briefly, 2, {}), fused, self.problem)
+        brief = job(self.problem, fused, "tune", 1, BASELINE_BUDGET, 2, {})
+        text = run_job(brief, fused, self.problem)
         end = json.loads(text.splitlines()[-1])
         if end["status"] == "done" and end["steps"]:
             self.plan.baseline_ms = 1e3 * end["seconds"] / end["steps"]

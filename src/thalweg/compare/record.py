@@ -116,8 +116,8 @@ def finite(value: Any) -> Any:
 
 
 def store(directory: Path, job_id: str, text: str) -> None:
-    """Put a finished run into its place, at once or not at all."""
-    write_atomically(directory / "runs" / f"{job_id}.jsonl", text)
+    """Put a finished run into its place. What a power failure cuts short is run again."""
+    write_atomically(directory / "runs" / f"{job_id}.jsonl", text, sync=False)
 
 
 def read(directory: Path, job_id: str) -> list[dict[str, Any]] | None:

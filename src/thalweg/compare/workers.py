@@ -6,7 +6,8 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ def run_all(
     workers: int = 1,
     backend: str = "loky",
     scheduler: str | None = None,
-) -> Iterator[tuple[Job, dict[str, Any]]]:
+) -> Generator[tuple[Job, dict[str, Any]], None, None]:
     """Run `jobs` and yield each with its end line, in the order in which they finish.
 
     One worker is this process. After Ctrl-C the jobs that run are finished, no other begins.
@@ -87,10 +88,11 @@ def run_all(
             _, text = work(job, contenders[job.method], problem, directory, False)
             yield job, _received(directory, job.id, text)
         return
-    for job_id, text in _parallel(
-        wanted(), contenders, problem, directory, workers, backend, scheduler
-    ):
-        yield next(j for j in jobs if j.id == job_id), _received(directory, job_id, text)
+    by_id = {job.id: job for job in jobs}
+    finished = _parallel(wanted(), contenders, problem, directory, workers, backend, scheduler)
+    with contextlib.closing(finished):
+        for job_id, text in finished:
+            yield by_id[job_id], _received(directory, job_id, text)
 
 
 def work(
@@ -122,7 +124,7 @@ def _received(directory: Path, job_id: str, text: str | None) -> dict[str, Any]:
 def _parallel(
     jobs: Iterable[Job], contenders: Mapping[str, Contender], problem: Problem, directory: Path,
     workers: int, backend: str, scheduler: str | None,
-) -> Iterator[tuple[str, str | None]]:  # fmt: skip
+) -> Generator[tuple[str, str | None], None, None]:  # fmt: skip
     import joblib
 
     remote = backend != "loky"
@@ -138,10 +140,14 @@ def _parallel(
             # One job waits in line per worker: an interrupt need not wait for more.
             parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")
             try:
-                yield from parallel(calls)
-            except (KeyboardInterrupt, GeneratorExit):
-                _kill(backend)
-                raise
+                results = parallel(calls)
+                try:
+                    # Not `yield from`: the workers must be stopped before `results` is closed.
+                    for result in results:  # noqa: UP028
+                        yield result
+                except (KeyboardInterrupt, GeneratorExit):
+                    _stop(backend, results)
+                    raise
             except (AttributeError, TypeError, ValueError, OSError) as error:
                 raise _cannot_send(error) from error
             except Exception as error:
@@ -211,8 +217,12 @@ def _worker() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def _kill(backend: str) -> None:
-    if backend == "loky":
-        from joblib.externals.loky import get_reusable_executor
+def _stop(backend: str, results: Any) -> None:
+    """Stop at once; joblib's warning that tasks are lost says what was asked for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if backend == "loky":
+            from joblib.externals.loky import get_reusable_executor
 
-        get_reusable_executor().shutdown(wait=False, kill_workers=True)
+            get_reusable_executor().shutdown(wait=False, kill_workers=True)
+        results.close()
