@@ -13,6 +13,7 @@ from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
+from thalweg.cli.methods import source
 from thalweg.core.catalogue import (
     Choice,
     Entry,
@@ -77,7 +78,7 @@ def section(e: Entry) -> str:
     if formula:
         lines += ["$$", formula, "$$", ""]
     facts = {
-        "source": f"{e.paper} ({e.year})" if str(e.year) not in e.paper else e.paper,
+        "source": source(e),
         "memory": e.memory,
         "needs": ", ".join(e.needs),
         "tuned over": "; ".join(axes(e.search_space)) or "nothing: it has no parameter to tune",

@@ -93,17 +93,19 @@ def _print_table(entries: list[Entry]) -> None:
     console = Console()
     if not console.is_terminal:  # a pipe has no width: one line a method
         console = Console(width=max(console.width, 240))
+    table = Table(box=None, pad_edge=False)
+    for heading in ("method", "what it is", "memory", "source"):
+        table.add_column(heading, header_style="dim", no_wrap=heading == "method")
     for family, members in groupby(entries, key=lambda entry: entry.family):
-        table = Table(
-            title=Text(family, style="bold"), title_justify="left", box=None, pad_edge=False
-        )
-        for heading in ("method", "what it is", "memory", "source"):
-            table.add_column(heading, header_style="dim", no_wrap=heading == "method")
+        table.add_row()
+        table.add_row(Text(family, style="bold"))
         for entry in members:
-            source = (
-                entry.paper if str(entry.year) in entry.paper else f"{entry.paper} ({entry.year})"
-            )
-            cells = (entry.name, plain(entry.summary), entry.memory, source)
+            cells = (entry.name, plain(entry.summary), entry.memory, source(entry))
             table.add_row(*map(Text, cells))
-        console.print(table)
-        console.print()
+    console.print(table)
+
+
+def source(entry: Entry) -> str:
+    """The paper, with its year unless it says one (a journal's may be later than the method's)."""
+    said = re.search(r"\b(19|20)\d\d\b", entry.paper)
+    return entry.paper if said else f"{entry.paper} ({entry.year})"
