@@ -20,7 +20,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thalweg.compare.report import embedded_json, figures, load_summary, tables, text, write
+from thalweg.compare.report import (
+    embedded_json,
+    figures,
+    load_summary,
+    tables,
+    text,
+    verdicts,
+    write,
+)
 
 
 def _load_fake() -> ModuleType:
@@ -134,7 +142,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     assert len(page.all("script")) == 3
     for tag, attributes in page.elements:
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
-    shown = "\n".join(page.words)
+    shown = "".join(page.words)
     for name in fake.HOSTILE:
         assert name in shown
     (data,) = [json.loads(script) for script in page.scripts if script.startswith("{")]
@@ -338,7 +346,7 @@ def test_median_ranks_cover_what_they_say() -> None:
 
 
 def test_the_matrix_says_the_opposite_across_its_diagonal() -> None:
-    rows = tables.matrix(fake.race(diverged=False))
+    rows = verdicts.matrix(fake.race(diverged=False))
     opposite = {"better": "worse", "worse": "better", "same": "same", "cannot tell": "cannot tell"}
     assert len(rows) == 6
     for i, row in enumerate(rows):
@@ -352,7 +360,7 @@ def test_an_effect_reads_the_same_from_both_sides() -> None:
     summary = fake.race(("adamw", "lion"), diverged=False)
     (verdict,) = summary["verdicts"]
     verdict |= {"mean": math.log(0.8), "low": math.log(0.75), "high": math.log(0.85)}
-    rows = {row["name"]: row["cells"] for row in tables.matrix(summary)}
+    rows = {row["name"]: row["cells"] for row in verdicts.matrix(summary)}
     cells = [cell for row in ("adamw", "lion") for cell in rows[row] if cell is not None]
     assert [cell["effect"] for cell in cells] == ["−20.0\u202f%", "+25.0\u202f%"]
     assert cells[0]["interval"] == "[−25.0, −15.0]\u202f%"
@@ -363,9 +371,9 @@ def test_rates_are_compared_in_points() -> None:
     summary = fake.race(("adamw", "lion"), rate=True, diverged=False)
     (verdict,) = summary["verdicts"]
     verdict |= {"mean": 0.013, "low": 0.01, "high": 0.016}
-    (pair,) = tables.pairs(summary)
+    (pair,) = verdicts.pairs(summary)
     assert (pair["effect"], pair["interval"]) == ("+1.3 points", "[+1.0, +1.6] points")
-    assert tables.margin(summary) == "0.5 points"
+    assert verdicts.margin(summary) == "0.5 points"
 
 
 def test_misses_are_counted_in_the_standings_and_the_pairs() -> None:
@@ -373,7 +381,7 @@ def test_misses_are_counted_in_the_standings_and_the_pairs() -> None:
     lion = next(row for row in tables.standings(summary) if row["name"] == "lion")
     assert (lion["done"], lion["runs"], lion["worst"] == "∞") == (8, 10, False)
     assert lion["interval"].endswith("∞]")
-    against = next(p for p in tables.pairs(summary) if "lion" in (p["a"], p["b"]))
+    against = next(p for p in verdicts.pairs(summary) if "lion" in (p["a"], p["b"]))
     assert against["effect"] == "a run missed" and against["drawn"] is None
 
 

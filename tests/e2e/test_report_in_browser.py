@@ -182,7 +182,7 @@ def test_the_axis_switch_changes_every_curve(show: Open) -> None:
 def test_the_target_slider_moves_the_table_and_the_chart(show: Open) -> None:
     summary = fake.race()
     browser = show(summary)
-    for position in (0, 250, 399):
+    for position in (3, 250, 397):
         target = browser.execute_script(
             """
             const slider = document.getElementById("target-slider");
@@ -259,7 +259,7 @@ def test_hostile_names_stay_text(show: Open) -> None:
     labels = browser.execute_script(
         "return [...document.querySelectorAll('#finals-chart .ytick text')].map(t => t.textContent)"
     )
-    assert set(labels) >= {"<script>alert(1)</scr…", "</script><b>bold</b>", "'; alert(3); //"}
+    assert set(labels) >= {"<script>alert(1)</script>", "</script><b>bold</b>", "'; alert(3); //"}
     chips = browser.execute_script(
         "return [...document.querySelectorAll('.chip')].map(chip => chip.textContent.trim())"
     )
@@ -339,22 +339,27 @@ def test_a_lost_script_is_said(show: Open, browser: Any, tmp_path: Path) -> None
     assert "plotly.min.js" in entry["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"interrupted": True}, {"rate": True}, {"seeds": 1}], ids=str)
 def test_other_races_draw_too(show: Open, how: dict[str, Any]) -> None:
     browser = show(fake.race(**how))
     assert all(charts(browser).values())
 
 
+@pytest.mark.slow
 def test_two_hundred_runs_of_three_hundred_points(
-    show: Open, record_property: Callable[[str, object], None]
+    show: Open, record_property: Callable[[str, object], None], tmp_path: Path
 ) -> None:
     names = [f"method {i}" for i in range(20)]
     browser = show(fake.race(names, points=300))
-    click(browser, "#seeds")
+    browser.execute_script("document.getElementById('curve').scrollIntoView()")
     drawn = charts(browser)
     assert sum(meta == "median" for meta, _ in drawn["curve"]) == 20
+    click(browser, "#seeds")
+    points = sum(points for meta, points in charts(browser)["curve"] if meta is None)
+    assert 200 * 100 < points < 200 * 302  # every seed, thinned
     # Reported, not asserted: the time depends on the machine.
-    times = browser.execute_script(
-        "return [performance.timing.domContentLoadedEventEnd - performance.timing.navigationStart]"
+    ready = browser.execute_script(
+        "return performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
     )
-    record_property("milliseconds_until_the_page_is_ready", times[0])
+    record_property("milliseconds_until_ready", ready)

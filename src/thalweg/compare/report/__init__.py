@@ -107,7 +107,7 @@ def _render(summary: Mapping[str, Any], plotly: str | None) -> str:
     import jinja2
     from markupsafe import Markup
 
-    from thalweg.compare.report import figures, style, tables, text
+    from thalweg.compare.report import figures, style, tables, text, verdicts
 
     scripts = [(_HERE / name).read_text(encoding="utf-8") for name in _SCRIPTS]
     inline = [_inline(part) for part in ([plotly] if plotly else []) + ["\n".join(scripts)]]
@@ -118,20 +118,20 @@ def _render(summary: Mapping[str, Any], plotly: str | None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(text=text, style=style)
+    environment.globals.update(text=text, style=style, wbr=Markup("<wbr>"))
     drawn = figures.data(summary) | {"looks": style.looks()}
     csv = tables.csv_text(summary).encode("utf-8")
     return environment.get_template("index.html.j2").render(
         s=summary,
         standings=tables.standings(summary),
-        matrix=tables.matrix(summary),
-        pairs=tables.pairs(summary),
+        matrix=verdicts.matrix(summary),
+        pairs=verdicts.pairs(summary),
         targets=tables.targets(summary),
         tuning=tables.tuning(summary),
         defaults=tables.defaults(summary),
         cost=tables.cost(summary),
         failures=tables.failures(summary),
-        margin=tables.margin(summary),
+        margin=verdicts.margin(summary),
         labels=drawn["labels"],
         level=f"{100 * (1 - summary['protocol']['alpha']):g}",
         drawn=drawn,

@@ -117,7 +117,7 @@ const finalsChart = () => {
     linkX.push(null); linkY.push(null);
   });
   traces.push({ x: linkX, y: linkY, type: "scatter", mode: "lines", line: { width: 1, color: faded(theme().quiet, 0.25) }, hoverinfo: "skip", name: "same seed" });
-  const labels = race.methods.map((method) => plain(short(method.name, narrow() ? 12 : 22)));
+  const labels = race.methods.map((method) => plain(short(method.name, narrow() ? 14 : 26)));
   indices.forEach((index, position) => {
     const { colour, marker } = look(index), cells = rows[position], done = cells.filter((cell) => cell.value !== null), missed = cells.filter((cell) => cell.own === null);
     const at = heights.get(index), order = cells.map((cell) => (cell.value === null ? GOAL * Infinity : cell.value)).sort((a, b) => a - b), middle = median(order);
@@ -224,5 +224,5 @@ const tuningChart = () => {
       text: curve.expected.map((v) => (v === null ? "mean infinite" : `mean ${show(v)}`)), hovertemplate: "<b>%{fullData.name}</b><br>after %{x} trials: %{y:.4g} (%{text})<extra></extra>",
     };
   });
-  return { traces, layout: layoutOf({ xaxis: axisStyle("trials", { dtick: 1, nticks: 12, tickmode: "auto", showgrid: false, showline: true, ticks: "outside" }), yaxis: valueAxis(`best ${race.labels.validation}`, seen, log) }) };
+  return { traces, layout: layoutOf({ xaxis: axisStyle("trials", { tick0: 0, dtick: Math.ceil(Math.max(1, ...indices.map((index) => race.methods[index].tuning_curve.k.length)) / 12), showgrid: false, showline: true, ticks: "outside" }), yaxis: valueAxis(`best ${race.labels.validation}`, seen, log) }) };
 };

@@ -248,7 +248,8 @@ def _target_range(
         return {"value": value, "reachable": []}
     levels = np.linspace(1, 0, TARGETS) if goal == "min" else np.linspace(0, 1, TARGETS)
     reachable = plain(np.quantile(seen, levels))
-    return {"value": float(np.median(seen)) if value is None else value, "reachable": reachable}
+    value = plain(float(np.median(seen)) if value is None else value)
+    return {"value": value, "reachable": reachable}
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -132,6 +133,17 @@ def listed(words: Sequence[str]) -> str:
 def unbroken(words: str) -> str:
     """A sentence whose numbers stay on one line with their per cent sign."""
     return words.replace(" %", f"{NARROW}%")
+
+
+def breakable(name: str) -> list[str]:
+    """A name in the pieces between which it may break.
+
+    Examples
+    --------
+    >>> breakable("torch.optim:AdamW")
+    ['torch.', 'optim:', 'AdamW']
+    """
+    return [part for part in re.split(r"(?<=[.:_/,\[-])", name) if part]
 
 
 def plural(count: int, noun: str) -> str:
