@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import operator
 import shutil
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -116,6 +117,9 @@ class Compiled:
             self._build(graph, inputs, list(examples), hypers)
             return lambda *_: ()
 
+        # torch limits how often one piece of code is compiled; every rule brings a copy of its own.
+        code = traced.__code__.replace()
+        fresh = types.FunctionType(code, traced.__globals__, "traced", None, traced.__closure__)
         # One thread count for all calls: the code cache of inductor does not look at size hints,
         # so every trace uses the same large example and names its threads.
         with (
@@ -129,7 +133,7 @@ class Compiled:
                 }
             ),
         ):
-            torch.compile(traced, backend=backend, dynamic=True, fullgraph=True)(
+            torch.compile(fresh, backend=backend, dynamic=True, fullgraph=True)(
                 list(examples), hypers
             )
 
