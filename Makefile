@@ -26,10 +26,10 @@ compare: $(VENV)/.run-time ## race six optimizers on handwritten digits and writ
 	$(BIN)/thalweg compare $(ARGS)
 
 test: $(VENV)/.test ## the test suite, doctests included (slow tests left out)
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(WORKERS) -m "not slow" $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.test ## the test suite with the slow tests
-	$(TEST_ENV) $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 bench: $(VENV)/.bench ## speed against the peers, as ratios measured in one run
 	$(TEST_ENV) $(BIN)/python benchmarks/run.py $(ARGS)

@@ -253,7 +253,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on() -> None:
             assert started.poll() is None
             time.sleep(0.01)
         started.send_signal(signal.SIGINT)
-        out, err = started.communicate(timeout=60)
+        out, err = started.communicate(timeout=120)
     assert started.returncode == 130
     assert "Interrupted after" in out
     assert "Traceback" not in err

@@ -95,7 +95,7 @@ class Board:
         left = self.seconds_left()
         caption = f"{self.done} of {self.total} runs" if self.total else "preparing"
         if left is not None and self.done < self.total:
-            caption += f", about {duration(left)} left"
+            caption += f", about {duration(left)} left; Ctrl-C ends with a report of what is there"
         table = Table(box=None, pad_edge=False, caption=caption, caption_justify="left")
         for heading in ("method", "stage", "done", "best so far", "", ""):
             right = heading in ("done", "best so far")
