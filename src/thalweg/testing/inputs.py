@@ -10,7 +10,16 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from thalweg.testing.report import Verdict, failed, not_applicable, noted, passed, refused
-from thalweg.testing.subject import CLEAR, Subject, close, describe, message, refusal, seed
+from thalweg.testing.subject import (
+    CLEAR,
+    Subject,
+    close,
+    deliberate,
+    describe,
+    message,
+    refusal,
+    seed,
+)
 
 
 def bad_hyper(subject: Subject) -> Verdict:
@@ -19,12 +28,18 @@ def bad_hyper(subject: Subject) -> Verdict:
     def accepted(name: str, value: Any) -> bool:
         try:
             subject.optimizer(subject.model().parameters(), **{name: value})
-        except (TypeError, ValueError):
+        except Exception as error:
+            if not deliberate(error):
+                raise
             return False
         return True
 
-    if "lr" in defaults and accepted("lr", -1.0):
-        return failed("lr=-1 accepted", "a ValueError that names lr")
+    if "lr" in defaults:
+        try:
+            if accepted("lr", -1.0):
+                return failed("lr=-1 accepted", "a ValueError that names lr")
+        except Exception as error:
+            return failed(f"{message(error)} for lr=-1", "a ValueError that names lr")
     nan = float("nan")
     loose = [
         name

@@ -11,6 +11,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 from thalweg.testing.report import Verdict, failed, not_applicable, passed, refused
 from thalweg.testing.subject import (
+    CLEAR,
     STEPS,
     Run,
     Subject,
@@ -48,7 +49,7 @@ def groups(subject: Subject) -> Verdict:
 
     try:
         same, other = after(lr, lr), after(lr, 0.25 * lr)
-    except (ValueError, NotImplementedError) as error:
+    except CLEAR as error:
         if "group" in str(error):
             return refused(message(error))
         raise
@@ -76,7 +77,7 @@ def added_group(subject: Subject) -> Verdict:
 
     try:
         expected = train(*started(), range(2 * STEPS))
-    except (ValueError, NotImplementedError, AssertionError) as error:
+    except (*CLEAR, AssertionError) as error:
         if "group" in str(error):
             return refused(message(error))
         raise

@@ -93,7 +93,11 @@ class Subject:
             tensors = (p for _, p in leaves(params) if isinstance(p, Tensor))
             if any(p.dtype is not self.dtype for p in tensors):
                 raise NotApplicable(f"takes {self.dtype} parameters only")
-        return self.cls(params, **{**self.hyper, **override})
+        optimizer = self.cls(params, **{**self.hyper, **override})
+        # Methods that evaluate at an average (schedule-free ones) have modes, as modules have.
+        if callable(train := getattr(optimizer, "train", None)):
+            train()
+        return optimizer
 
     def start(self, dtype: torch.dtype | None = None, **override: Any) -> Run:
         """A fresh model and a fresh optimizer over it."""
@@ -217,11 +221,16 @@ def message(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:200]}"
 
 
+def deliberate(error: Exception) -> bool:
+    """An error meant for the caller: of a type for wrong input, or one the package defines."""
+    return isinstance(error, CLEAR) or type(error).__module__ != "builtins"
+
+
 def refusal(error: Exception, *words: str, expected: str) -> Verdict:
     """Refused if the error is of a clear type and names the matter, else failed."""
     if isinstance(error, NotApplicable):
         raise error
     text = str(error).lower()
-    if isinstance(error, CLEAR) and any(word in text for word in words):
+    if deliberate(error) and any(word in text for word in words):
         return refused(message(error))
     return failed(message(error), f"{expected}, or an error that names it")
