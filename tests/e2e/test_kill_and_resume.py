@@ -33,7 +33,7 @@ def problem(seed):
 
 # One process loads torch and forks a race after the other: a kill costs no second start.
 DRIVER = """
-import json, os, random, shutil, signal, sys, time
+import json, math, os, random, signal, sys, time, traceback
 import torch, scipy.stats.qmc
 from thalweg.compare import compare
 import thalweg.compare.report, thalweg.compare.statistics
@@ -48,39 +48,43 @@ def race(directory):
     compare("problem.py", ["torch.optim:SGD", "torch.optim:Adam", "torch.optim:RMSprop"],
             budget=60, trials=6, seeds=6, points=8, directory=directory)
 
-def forked(directory, limit=None):
-    "Whether the race came to its end within `limit` seconds."
+def finished(directory):
+    runs = directory + "/runs"
+    return sum(n.endswith(".jsonl") for n in os.listdir(runs)) if os.path.isdir(runs) else 0
+
+def forked(directory, more=None, delay=0.0):
+    "Whether the race came to its end before it was killed: `delay` after `more` runs."
     child = os.fork()
     if child == 0:
         try:
             race(directory)
             os._exit(0)
-        finally:
+        except BaseException:
+            traceback.print_exc()
             os._exit(1)
-    start = time.monotonic()
+    goal = finished(directory) + more if more is not None else math.inf
     while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             assert status == 0, status
             return True
-        if limit is not None and time.monotonic() - start > limit:
+        if finished(directory) >= goal:
+            time.sleep(delay)
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return False
         time.sleep(0.001)
 
-start = time.monotonic()
 assert forked(place + "/undisturbed")
-whole = time.monotonic() - start
 count, k, found = 0, 0, []
 while count < kills:
     directory = f"{place}/killed-{k}"
     while count < kills:
-        if forked(directory, limit=draw.uniform(0, whole / 2)):
+        # The moment: some runs later (before the first, and after the last, included).
+        if forked(directory, draw.choice([0, 1, 2, 5, 9, 14]), draw.uniform(0, 0.1)):
             break
         count += 1
-        runs = directory + "/runs"
-        found.append(len(os.listdir(runs)) if os.path.isdir(runs) else 0)
+        found.append(finished(directory))
     k += 1
 for i in range(k):
     assert forked(f"{place}/killed-{i}")
@@ -116,8 +120,7 @@ def test_kills_at_random_moments_change_nothing(place: Path, kills: int) -> None
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     total = summary(place / "undisturbed")["progress"]["total"]
-    if kills == 20:  # the kills did fall into the race, not before or after it
-        assert sum(0 < runs < total for runs in told["runs at the kills"]) >= 5
+    assert any(0 < runs < total for runs in told["runs at the kills"])
     for k in range(told["races"]):
         assert summary(place / f"killed-{k}") == summary(place / "undisturbed")
         left = [p.name for p in (place / f"killed-{k}" / "runs").iterdir()]
