@@ -123,6 +123,7 @@ const watcher = new IntersectionObserver((entries) => {
 }, { rootMargin: "300px 0px" });
 const addChart = (id, build, tall) => {
   const element = byId(id);
+  if (element && tall) element.style.height = `${tall()}px`;
   if (element) charts.set(id, { id, build, tall, element, small: id.startsWith("trials-"), fresh: false, printed: false });
 };
 const watchAll = () => charts.forEach((chart) => watcher.observe(chart.element));

@@ -29,21 +29,19 @@ def labels(summary: Mapping[str, Any]) -> dict[str, str]:
     ``deciding`` is what the verdicts are about: the test metric where there is one.
     """
     metric = summary["problem"]["metric"]
-    tested = any(
-        (run.get("test") or {}).get(metric) is not None
-        for method in summary["methods"]
-        for run in method["runs"]
-    )
-    if tested:
+    runs = [run for method in summary["methods"] for run in method["runs"]]
+    if any((run.get("test") or {}).get(metric) is not None for run in runs):
         return {
             "deciding": f"test {metric}",
             "validation": f"validation {metric}",
             "train": "training loss",
             "kind": "test",
         }
+    # Without held-out data the metric is read on the training data.
+    held_in = f"training {metric}" if any(run["status"] == "done" for run in runs) else metric
     return {
-        "deciding": metric,
-        "validation": metric,
+        "deciding": held_in,
+        "validation": held_in,
         "train": "minibatch loss",
         "kind": "final",
     }

@@ -99,7 +99,7 @@ const start = () => {
     if (navigator.clipboard) navigator.clipboard.writeText(words.textContent).then(done, () => {}); else if (document.execCommand("copy")) done();
   }));
   addChart("curve", curveChart);
-  addChart("finals-chart", finalsChart, () => Math.max(narrow() ? 320 : 360, 90 + 34 * shown().length));
+  addChart("finals-chart", finalsChart, () => 90 + (narrow() ? 36 : 44) * Math.max(2, shown().length));
   if (slider && reachable.length) {
     addChart("target-chart", targetChart);
     slider.addEventListener("input", () => setTarget(reachable[Number(slider.value)], slider));

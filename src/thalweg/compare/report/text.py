@@ -73,12 +73,12 @@ def settings(values: Mapping[str, Any] | None) -> str:
     return ", ".join(f"{name}{NARROW}={NARROW}{number(v, 3)}" for name, v in values.items())
 
 
-def effect(mean: float, scale: str, points: bool = False) -> str:
+def effect(mean: float, scale: str, points: bool = False, factors: bool | None = None) -> str:
     r"""A paired difference in words a reader can check.
 
     On the ratio scale `mean` is :math:`\log(A/B)` and is shown as a percentage, or as a factor
-    once percentages stop being readable; on the difference scale it is shown as it is, or in
-    points (hundredths) for a rate.
+    once percentages stop being readable (`factors` decides otherwise); on the difference scale it
+    is shown as it is, or in points (hundredths) for a rate.
 
     Examples
     --------
@@ -89,21 +89,35 @@ def effect(mean: float, scale: str, points: bool = False) -> str:
     """
     if scale == "ratio":
         ratio = math.exp(min(mean, 700.0))
-        if 0.5 <= ratio <= 2:
-            return _signed(100 * (ratio - 1), f"{NARROW}%")
-        return f"×{ratio:.2f}" if 1 <= ratio < 100 else f"×{number(ratio, 3)}"
+        if far(mean) if factors is None else factors:
+            return f"×{ratio:.2f}" if 1 <= ratio < 100 else f"×{number(ratio, 3)}"
+        return _signed(100 * (ratio - 1), f"{NARROW}%")
     if points:
         return _signed(100 * mean, " points")
     return f"{'+' if mean > 0 else ''}{number(mean, 3)}"
 
 
-def effect_interval(low: float | None, high: float | None, scale: str, points: bool = False) -> str:
-    """The interval of a paired difference, in the same unit as `effect`."""
+def far(*logarithms: float | None) -> bool:
+    """Whether one of the ratios is more than two, or less than a half."""
+    return any(value is not None and abs(value) > math.log(2) for value in logarithms)
+
+
+def effect_interval(
+    low: float | None,
+    high: float | None,
+    scale: str,
+    points: bool = False,
+    factors: bool | None = None,
+) -> str:
+    """The interval of a paired difference, in the same unit as `effect`, named once."""
     if low is None or high is None:
         return "no interval"
-    ends = [effect(low, scale, points), effect(high, scale, points)]
+    factors = far(low, high) if factors is None else factors
+    ends = [effect(end, scale, points, factors) for end in (low, high)]
+    if all(end.startswith("×") for end in ends):
+        return f"×[{', '.join(end[1:] for end in ends)}]"
     for unit in (f"{NARROW}%", " points"):
-        if all(end.endswith(unit) for end in ends):  # the unit once
+        if all(end.endswith(unit) for end in ends):
             return f"[{', '.join(end.removesuffix(unit) for end in ends)}]{unit}"
     return f"[{ends[0]}, {ends[1]}]"
 

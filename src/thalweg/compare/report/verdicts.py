@@ -58,6 +58,7 @@ def pairs(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     for verdict in verdicts:
         if verdict["winner"] == verdict["b"]:  # the sentence starts with the winner, and so do we
             verdict = _turned(verdict)
+        effect, interval = _effect(verdict, scale, points)
         drawn = None
         if verdict["mean"] is not None and verdict["low"] is not None:
             drawn = {key: place(verdict[key]) for key in ("mean", "low", "high")}
@@ -66,8 +67,8 @@ def pairs(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 **verdict,
                 "drawn": drawn,
                 "band": (place(-band), place(band)),
-                "effect": _effect(verdict["mean"], scale, points),
-                "interval": text.effect_interval(verdict["low"], verdict["high"], scale, points),
+                "effect": effect,
+                "interval": interval,
                 "p_text": text.p_value(verdict["p_adjusted"]),
                 "more": _more_seeds(verdict["more_seeds"]),
             }
@@ -114,8 +115,7 @@ def _cell(
     if word == "better" and verdict["winner"] != row:
         word = "worse"
     symbol, shown = WORDS[word]
-    effect = _effect(verdict["mean"], scale, points)
-    interval = text.effect_interval(verdict["low"], verdict["high"], scale, points)
+    effect, interval = _effect(verdict, scale, points)
     if verdict["mean"] is None:
         effect = f"missed {missed[verdict['a']]} : {missed[verdict['b']]}"
         interval = f"p = {text.p_value(verdict['p_adjusted'])}"
@@ -130,8 +130,16 @@ def _cell(
     }
 
 
-def _effect(mean: float | None, scale: str, points: bool) -> str:
-    return "a run missed" if mean is None else text.effect(mean, scale, points)
+def _effect(verdict: Mapping[str, Any], scale: str, points: bool) -> tuple[str, str]:
+    """Mean and interval in one unit."""
+    mean, low, high = verdict["mean"], verdict["low"], verdict["high"]
+    if mean is None:
+        return "a run missed", "no interval"
+    factors = text.far(mean, low, high)
+    return (
+        text.effect(mean, scale, points, factors),
+        text.effect_interval(low, high, scale, points, factors),
+    )
 
 
 def _more_seeds(more: Any) -> str:
