@@ -63,11 +63,10 @@ const curveChart = () => {
   });
   indices.forEach((index, position) => {
     const curve = curves[position], { colour, dash, marker } = look(index), method = race.methods[index];
-    const every = Math.max(1, Math.ceil(curve.x.length / 8)), first = (position * 2) % every;
     traces.push({
       x: curve.x, y: curve.median, type: "scatter", mode: "lines+markers", name: plain(method.name), meta: "median",
       line: { color: colour, width: 2.2, dash },
-      marker: { symbol: marker, color: colour, size: curve.x.map((_, i) => (i % every === first ? 7 : 0)), opacity: 1, line: { width: 0 } },
+      marker: { symbol: marker, color: colour, size: 7, maxdisplayed: 8, opacity: 1, line: { width: 0 } },
       text: curve.median.map((v, i) => `${show(v)} [${curve.low[i] === null ? (GOAL > 0 ? "∞" : "−∞") : show(curve.low[i])}, ${curve.high[i] === null ? "∞" : show(curve.high[i])}]`),
       hovertemplate: "<b>%{fullData.name}</b><br>%{text}<br>at %{x:,} " + UNITS[state.axis] + "<extra></extra>",
     });
