@@ -16,6 +16,7 @@ from thalweg.core.catalogue import Axis, LogUniform
 from thalweg.core.result import Result
 from thalweg.optim.engine import Active, Global, How, squared_norm, whole
 from thalweg.optim.engine.elementwise import Constraint
+from thalweg.optim.engine.rounding import moved
 from thalweg.optim.engine.sharding import local, sharded_like
 
 
@@ -176,7 +177,7 @@ class AcceleGrad(Global):
         z = z - w * eta * g
         y = p - eta * g
         average = average + w * y
-        return y + tau_next * (z - y), y, z, average
+        return moved(y, tau_next * (z - y)), y, z, average
 
     def update(self, active: Sequence[Active]) -> None:
         super().update(active)
@@ -192,7 +193,7 @@ class AcceleGrad(Global):
         local(a.state["z"]).copy_(sharded_like(projected, a.p))
         tau = 1 / step_weight(int(a.state["step"]) + 1)
         y, z = local(a.state["y"]), local(a.state["z"])
-        local(a.p).copy_(y + tau * (z - y))
+        local(a.p).copy_(moved(y, tau * (z - y)))
 
     def _watch_boundary(self, active: Sequence[Active]) -> None:
         params = self.all_params()

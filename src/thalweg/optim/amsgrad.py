@@ -12,7 +12,7 @@ from thalweg.core import check
 from thalweg.core.catalogue import Axis, LogUniform, OneMinusLogUniform
 from thalweg.numeric.division import divide
 from thalweg.optim.adam import check_betas
-from thalweg.optim.engine import Active, Elementwise, How
+from thalweg.optim.engine import Active, Elementwise, How, whole
 from thalweg.optim.engine.elementwise import Constraint
 
 
@@ -116,6 +116,7 @@ class AMSGrad(Elementwise):
             "bias_correction": bias_correction,
             "beta1_decay": beta1_decay,
             "initial_accumulator": initial_accumulator,
+            "amsgrad": True,  # not read here: it tells torch.optim.Adam what our checkpoint is
         }
         super().__init__(params, defaults, constraint=constraint, **how)
 
@@ -147,11 +148,14 @@ class AMSGrad(Elementwise):
         return numbers
 
     def metric(self, a: Active, k: int) -> Tensor:
-        largest = a.state["max_exp_avg_sq"]
+        largest = whole(a.state["max_exp_avg_sq"])
         if a.group["bias_correction"]:
             largest = largest / (1 - a.group["betas"][1] ** k)
         h = largest.sqrt() + a.group["eps"]
-        return h.clamp_min(torch.finfo(h.dtype).tiny)  # eps=0: a coordinate never seen is free
+        if h.numel() == 0:
+            return h
+        # eps=0: a coordinate never seen is free, as far as a projection can divide by its weight
+        return h.clamp_min(max(torch.finfo(h.dtype).tiny, 1e-150 * float(h.amax())))
 
     @staticmethod
     def rule(

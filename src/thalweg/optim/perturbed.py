@@ -12,6 +12,7 @@ from torch.optim.optimizer import ParamsT
 from thalweg.core import check
 from thalweg.core.catalogue import Axis, LogUniform
 from thalweg.optim.engine import Active, Global, How, squared_norm
+from thalweg.optim.engine.rounding import moved
 
 
 class PerturbedSGD(Global):
@@ -118,6 +119,6 @@ class PerturbedSGD(Global):
         *buffer, noise = tensors
         d = g + (radius / noise_norm) * noise
         if not buffer:
-            return (p - lr * d,)
+            return (moved(p, -lr * d),)
         v = momentum * buffer[0] + d
-        return p - lr * v, v
+        return moved(p, -lr * v), v

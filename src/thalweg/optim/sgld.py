@@ -13,6 +13,7 @@ from torch.optim.optimizer import ParamsT
 from thalweg.core import check
 from thalweg.core.catalogue import Axis, LogUniform
 from thalweg.optim.engine import Active, Elementwise, How
+from thalweg.optim.engine.rounding import moved
 from thalweg.optim.engine.sharding import local
 
 
@@ -49,7 +50,7 @@ class SGLD(Elementwise):
     Raises
     ------
     ValueError
-        For a value out of range. A warning where a short format would swallow the noise.
+        For a value out of range. A warning where a short format would swallow a part of the step.
 
     Examples
     --------
@@ -126,21 +127,27 @@ class SGLD(Elementwise):
         *square_avg, noise = tensors
         grad_u = num_data * g + weight_decay * p
         if not precondition:
-            return (p - lr * grad_u + (2 * lr * temperature) ** 0.5 * noise,)
+            return (moved(p, (2 * lr * temperature) ** 0.5 * noise - lr * grad_u),)
         v = 0.99 * square_avg[0] + 0.01 * g * g
         preconditioner = 1 / (1e-5 + v.sqrt())
         scale = (2 * lr * temperature) ** 0.5 * preconditioner.sqrt()
-        return p - lr * preconditioner * grad_u + scale * noise, v
+        return moved(p, scale * noise - lr * preconditioner * grad_u), v
 
 
 def _warn_if_swallowed(a: Active) -> None:
     if a.p.dtype not in (torch.bfloat16, torch.float16):
         return
-    noise = (2 * float(a.group["lr"]) * a.group["temperature"]) ** 0.5
     size = float(local(a.p).float().abs().mean())
-    if 0 < noise < torch.finfo(a.p.dtype).eps * size:
-        warnings.warn(
-            f"SGLD: noise of size {noise:.1e} is lost in {a.p.dtype} entries of size {size:.1e}; "
-            'use float32 parameters, or bfloat16 with rounding="stochastic"',
-            stacklevel=4,
-        )
+    smallest = torch.finfo(a.p.dtype).eps * size
+    lr, num_data = float(a.group["lr"]), float(a.group["num_data"])
+    parts = {
+        "noise": (2 * lr * a.group["temperature"]) ** 0.5,
+        "move": lr * num_data * float(local(a.g).float().abs().mean()),
+    }
+    for name, part in parts.items():
+        if 0 < part < smallest:
+            warnings.warn(
+                f"SGLD: {name} of size {part:.1e} is lost in {a.p.dtype} entries of size "
+                f'{size:.1e}; use float32 parameters, or bfloat16 with rounding="stochastic"',
+                stacklevel=4,
+            )

@@ -36,7 +36,8 @@ def variable_metric_step(
     Raises
     ------
     ValueError
-        If H is not positive definite (the message names the smallest eigenvalue).
+        If H is not positive definite (the message names the smallest eigenvalue), not symmetric
+        or of another shape.
 
     Examples
     --------
@@ -50,11 +51,15 @@ def variable_metric_step(
     V. Cevher, EE-556 (EPFL 2020), lecture 9: variable-metric stochastic gradient descent.
     """
     check.number("lr", lr, ge=0)
+    _same_shape(g, x)
     if isinstance(H, Tensor) and H.dim() == 2 and H.shape == (x.numel(), x.numel()) != x.shape:
         if constraint is not None:
             raise ValueError(
                 "constraint must be None with a matrix H: the projection is not diagonal"
             )
+        if not torch.allclose(H, H.mT, equal_nan=True):  # Cholesky reads one triangle only
+            asymmetry = float((H - H.mT).abs().max())
+            raise ValueError(f"H must be symmetric, got H - H^T with an entry of {asymmetry:.3g}")
         factor, failed = torch.linalg.cholesky_ex(H)
         if failed or not torch.isfinite(H).all():
             smallest = (
@@ -88,12 +93,25 @@ def gradient_mapping(
     [0.0, 1.0]
     """
     check.number("lam", lam, gt=0)
+    _same_shape(g, x)
     h = _diagonal(H, x)
     return h.sqrt() / lam * (x - constraint.project(x - lam * g / h, h))
 
 
+def _same_shape(g: Tensor, x: Tensor) -> None:
+    if g.shape != x.shape:
+        raise ValueError(f"g must have the shape of x, {tuple(x.shape)}, got {tuple(g.shape)}")
+
+
 def _diagonal(H: float | Tensor, x: Tensor) -> Tensor:
-    h = torch.as_tensor(H, dtype=x.dtype, device=x.device).expand(x.shape)
+    if isinstance(H, Tensor) and H.numel() != 1 and H.shape != x.shape:
+        d = x.numel()
+        raise ValueError(
+            f"H must be a number, a tensor of x's shape {tuple(x.shape)} or a matrix of shape "
+            f"{(d, d)}, got {tuple(H.shape)}"
+        )
+    h = torch.as_tensor(H, dtype=x.dtype, device=x.device)
+    h = h if h.shape == x.shape else h.reshape(()).expand(x.shape)
     if x.numel() and not bool((h > 0).all()):
         raise ValueError(f"H must be > 0, got a smallest entry of {float(h.min()):.3g}")
     return h

@@ -40,3 +40,17 @@ def random_bits(shape: torch.Size, device: torch.device, generator: torch.Genera
         1 << _LOW_BITS, shape, dtype=torch.int32, device=generator.device, generator=generator
     )
     return drawn.to(device)
+
+
+def moved(p: Tensor, move: Tensor) -> Tensor:
+    """Return ``p + move``, and `p` itself, to the bit, where that changes nothing.
+
+    A move of -0 would turn -0 into +0; a step with lr = 0 must leave every bit alone.
+
+    Examples
+    --------
+    >>> str(moved(torch.tensor(-0.0), torch.tensor(0.0)).item())
+    '-0.0'
+    """
+    new = p + move
+    return torch.where(new == p, p, new)
