@@ -1,0 +1,172 @@
+"""Speed against the peers: ``make bench``.
+
+Ratios count, not seconds: what is compared ran in turn, in one process, on one machine. A ratio is
+that of the medians; the ratio of the fastest repetitions stands beside it, and if the two differ
+much, the machine was busy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import memory
+import optimizers
+import projections
+import race
+import report
+import start_up
+import torch
+from timing import Comparison, Row, Settings, Suite, measured
+
+SUITES: tuple[Suite, ...] = tuple(
+    suite
+    for module in (optimizers, projections, memory, start_up, race, report)
+    for suite in module.SUITES
+)
+RESULTS = Path(__file__).with_name("RESULTS.md")
+PACKAGES = ("thalweg", "torch", "numpy", "heavyball", "pytorch_optimizer")
+HEADINGS = ("work", "ours", "peer", "time", "peer's", "ratio", "of minima", "bar", "met?")
+
+
+def select(only: Sequence[str], heavy: bool) -> list[tuple[Suite, list[Comparison]]]:
+    """The suites, each with the comparisons whose text holds one of `only` (none: all)."""
+    chosen = []
+    for suite in SUITES:
+        if suite.heavy and not heavy:
+            continue
+        rows = [
+            c
+            for c in suite.comparisons
+            if not only or any(part.lower() in _text(suite, c).lower() for part in only)
+        ]
+        if rows:
+            chosen.append((suite, rows))
+    return chosen
+
+
+def _text(suite: Suite, c: Comparison) -> str:
+    return f"{suite.name}: {c.work}: {c.ours} / {c.peer or 'limit'}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows of one suite as a table of Markdown."""
+    lines = [HEADINGS, ("---",) * 3 + ("---:",) * 5 + ("---",), *map(_cells, rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    limit = row.peer_name == "limit"
+    return (
+        row.work,
+        row.ours_name,
+        row.peer_name,
+        _quantity(row.ours, row.unit),
+        _quantity(row.peer, row.unit),
+        f"{row.ratio:.2f}",
+        "" if limit else f"{row.ratio_of_minima:.2f}",
+        "" if row.bar is None else f"{row.bar:g}",
+        {True: "yes", False: "**no**", None: ""}[row.met],
+    )
+
+
+def _quantity(value: float, unit: str) -> str:
+    if unit == "MB":
+        value /= 1e6
+    return f"{value:.3g} {unit}" if unit != "compilations" else f"{value:g}"
+
+
+def machine() -> dict[str, str]:
+    """What the numbers depend on."""
+    installed = {d.metadata["Name"].replace("-", "_"): d.version for d in _distributions()}
+    versions = [f"{name} {installed[name]}" for name in PACKAGES if name in installed]
+    return {
+        "processor": f"{_processor()}, {len(os.sched_getaffinity(0))} cores",
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
+    }
+
+
+def _distributions() -> list[importlib.metadata.Distribution]:
+    return [d for d in importlib.metadata.distributions() if d.metadata["Name"]]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def document(rows: Sequence[Row], settings: Settings, arguments: Sequence[str]) -> str:
+    """The content of RESULTS.md."""
+    parts = [
+        "# Measured speed",
+        "Written by `benchmarks/run.py --write`; do not edit. A ratio is ours over the peer's, of "
+        "medians (beside it, of the fastest repetitions); below the bar is good. Rows without a "
+        "bar are context. A limit is an absolute bar, its ratio is ours over the limit.",
+        "\n".join(f"- {name}: {value}" for name, value in machine().items())
+        + f"\n- threads: {settings.threads}; {settings.rounds} interleaved rounds after "
+        f"{settings.warm_up} untimed ones; {settings.processes} fresh processes per start-up row"
+        + f"\n- command: `{shlex.join(['make', 'bench', 'ARGS=' + shlex.join(arguments)])}`",
+    ]
+    for name in dict.fromkeys(row.suite for row in rows):
+        parts += [f"## {name[0].upper()}{name[1:]}", table([r for r in rows if r.suite == name])]
+    return "\n\n".join(parts) + "\n"
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--threads", type=int, default=Settings.threads, help="of torch (2)")
+    parser.add_argument("--rounds", type=int, help="timed rounds (40)")
+    parser.add_argument("--processes", type=int, help="fresh processes per start-up row (3)")
+    parser.add_argument("--only", action="append", default=[], metavar="SUBSTRING",
+                        help="rows whose text holds this; may be repeated")  # fmt: skip
+    parser.add_argument("--all", action="store_true", help="with the default race and the report")
+    parser.add_argument("--list", action="store_true", help="print the rows, measure nothing")
+    parser.add_argument("--json", action="store_true", help="print rows as JSON, and nothing else")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument("--tiny", action="store_true", help="one round of tiny sizes: does it run?")
+    given = parser.parse_args(arguments)
+    chosen = select(given.only, given.all)
+    if given.list:
+        print("\n".join(_text(suite, c) for suite, rows in chosen for c in rows))
+        return 0
+    if not chosen:
+        parser.error(f"--only {' '.join(given.only)} fits no row; see --list")
+    if given.write and given.tiny:
+        parser.error("--write and --tiny cannot be given together")
+
+    settings = Settings(given.threads, tiny=given.tiny)
+    if given.tiny:
+        settings = dataclasses.replace(settings, rounds=1, warm_up=0, processes=1)
+    for name in ("rounds", "processes"):
+        if getattr(given, name) is not None:
+            settings = dataclasses.replace(settings, **{name: getattr(given, name)})
+    torch.set_num_threads(settings.threads)
+    rows: list[Row] = []
+    for suite, comparisons in chosen:
+        found = measured(suite, comparisons, settings)
+        rows += found
+        if not given.json:
+            print(f"\n{suite.name}\n\n{table(found)}", flush=True)
+    if given.json:
+        told = [{**dataclasses.asdict(row), "met": row.met} for row in rows]
+        print(json.dumps({"machine": machine(), "rows": told}, indent=2))
+    if given.write:
+        RESULTS.write_text(document(rows, settings, arguments), encoding="utf-8")
+        print(f"\n{RESULTS} is written")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
