@@ -184,7 +184,7 @@ def test_another_problem_or_schema_in_the_directory(bowl: Problem, tmp_path: Pat
     with pytest.raises(BadInput, match="as it was before"):
         Plan(place, asked(Problem(bowl.name, hash="x")), 3).open()
     (place / "plan.json").write_text('{"schema": "thalweg.plan/0"}')
-    with pytest.raises(BadInput, match="has schema 'thalweg.plan/0'"):
+    with pytest.raises(BadInput, match=r"has schema 'thalweg\.plan/0'"):
         Plan(place, asked(bowl), 3).open()
     (place / "plan.json").write_text('{"schema": ')
     with pytest.raises(BadInput, match="is damaged"):

@@ -227,8 +227,8 @@ def test_exclusive_repeats_the_measured_runs(race: Callable[..., Race]) -> None:
     assert found.summary["progress"]["total"] == 14 + 4 == found.summary["progress"]["done"]
     plan = json.loads((found.directory / "plan.json").read_text())
     for method in found.summary["methods"]:
-        pairs = [[j["id"] for j in plan["jobs"] if j["method"] == method["name"] and j["stage"] == stage]
-                 for stage in ("measure", "exclusive")]  # fmt: skip
+        mine = [j for j in plan["jobs"] if j["method"] == method["name"]]
+        pairs = [[j["id"] for j in mine if j["stage"] == s] for s in ("measure", "exclusive")]
         for measured, again in zip(*pairs, strict=True):
             ends = [read(found.directory, i) for i in (measured, again)]
             assert ends[0] is not None and ends[1] is not None

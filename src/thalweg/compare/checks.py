@@ -105,7 +105,7 @@ def _step(training: Training, batch: Any) -> float:
     with torch.no_grad():
         for p, g in zip(trained, gradients, strict=True):
             if g is not None:
-                p -= 1e-3 * g
+                p.sub_(g, alpha=1e-3)
     return loss.item()
 
 

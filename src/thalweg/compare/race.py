@@ -162,7 +162,7 @@ def compare(
     """
     _check_numbers(trials=(trials, 0), seeds=(seeds, 1), points=(points, 2))
     length = Budget.parse(budget)
-    workers = _workers(jobs)
+    workers = _workers(jobs, backend)
     try:
         check.choice("backend", backend, BACKENDS)
         if margin is not None:
@@ -181,11 +181,12 @@ def compare(
     with Interrupt() as interrupt:
         race.run(interrupt, exclusive)
         # From here on a Ctrl-C is a plain one.
+    stopped = interrupt.asked and race.done < race.total
     how = {"jobs": workers, "backend": backend, "exclusive": exclusive}
     found, report = summaries.write(
-        plan, loaded, contenders, length, how, race.total, interrupt.asked, single_file
+        plan, loaded, contenders, length, how, race.total, stopped, single_file
     )
-    return Race(found, place, report, interrupt.asked)
+    return Race(found, place, report, stopped)
 
 
 class _Race:
@@ -219,6 +220,7 @@ class _Race:
         distinct = len({c.key for c in contenders})
         self.total = len({j.id for j in plan.jobs}) + distinct * seeds
         self.done = 0
+        self.begun: list[str] = []
 
     def _job(
         self, contender: Contender, stage: Stage, seed: int, values: Mapping[str, Any], *rest: Any
@@ -228,7 +230,7 @@ class _Race:
     def run(self, interrupt: Interrupt, exclusive: bool) -> None:
         if exclusive:
             self.total += len({c.key for c in self.contenders}) * len(self.seeds)
-        self._stage("tune", self.tuning, interrupt)
+        self._run(self.tuning, interrupt)
         if interrupt.asked:
             return
         best = {c.name: self._best(c) for c in self.contenders}
@@ -240,11 +242,11 @@ class _Race:
         again = [self._job(self.by_name[j.method], "exclusive", j.seed, j.values) for j in measured]
         self.plan.jobs = [*self.tuning, *measured, *self.defaults, *(again if exclusive else [])]
         self.plan.write()
-        self._stage("measure", measured, interrupt)
-        self._stage("default", self.defaults, interrupt)
+        # Together, so that no worker waits at the end of a stage.
+        self._run([*measured, *self.defaults], interrupt)
         if exclusive:
             self.how = {"workers": 1, "backend": "loky"}
-            self._stage("exclusive", again, interrupt)
+            self._run(again, interrupt)
         self._baseline(interrupt)
 
     def _best(self, contender: Contender) -> dict[str, Any]:
@@ -256,10 +258,11 @@ class _Race:
         best = tune.best_trial(finals, self.problem.facts["goal"])
         return dict(trials[best].values) if best is not None else contender.default_values()
 
-    def _stage(self, stage: str, jobs: Sequence[Job], interrupt: Interrupt) -> None:
+    def _run(self, jobs: Sequence[Job], interrupt: Interrupt) -> None:
+        """Run what is not finished of `jobs`, stage after stage."""
         if interrupt.asked or not jobs:
             return
-        self._event(kind="stage", stage=stage)
+        self._begin(jobs[0].stage)
         unique = list({j.id: j for j in jobs}.values())
         todo = []
         for j in unique:
@@ -275,7 +278,13 @@ class _Race:
             for j, end in finished:
                 self._finished(j, end)
 
+    def _begin(self, stage: str) -> None:
+        if stage not in self.begun:
+            self.begun.append(stage)
+            self._event(kind="stage", stage=stage, goal=self.problem.facts["goal"])
+
     def _finished(self, j: Job, end: Mapping[str, Any]) -> None:
+        self._begin(j.stage)
         self.done += 1
         self._event(
             kind="job",
@@ -314,8 +323,11 @@ def _check_numbers(**bounds: tuple[Any, int]) -> None:
             raise BadInput(str(error)) from error
 
 
-def _workers(jobs: int) -> int:
+def _workers(jobs: int, backend: str) -> int:
+    """-1 is one per core here, and all of a cluster."""
     if jobs == -1:
+        if backend != "loky":
+            return -1
         return (
             len(os.sched_getaffinity(0))
             if hasattr(os, "sched_getaffinity")

@@ -137,8 +137,8 @@ def _parallel(
             # Workers are of the terminal's group: only this process listens to Ctrl-C.
             options = {"initializer": _worker, "inner_max_num_threads": 1}
         with joblib.parallel_config(backend=backend, n_jobs=workers, **options):
-            # One job waits in line per worker: an interrupt need not wait for more.
-            parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch="2*n_jobs")
+            # No job waits in line: an interrupt has to wait only for those that run.
+            parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")
             try:
                 results = parallel(calls)
                 try:
