@@ -5,7 +5,10 @@ from __future__ import annotations
 import doctest
 import importlib.util
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -20,13 +23,15 @@ def blocks() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def signum(blocks, tmp_path_factory):
+def signum(blocks, tmp_path_factory) -> Iterator[ModuleType]:
     file = tmp_path_factory.mktemp("example") / "signum.py"
     file.write_text(blocks[0])
     spec = importlib.util.spec_from_file_location("signum", file)
     module = importlib.util.module_from_spec(spec)
+    sys.modules["signum"] = module  # where pickle looks for the class
     spec.loader.exec_module(module)
-    return module
+    yield module
+    del sys.modules["signum"]
 
 
 def test_the_example_meets_the_contract(signum):
