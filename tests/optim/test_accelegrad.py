@@ -271,7 +271,7 @@ def test_an_active_constraint_is_not_enforced() -> None:
 
 
 def two_parameters() -> tuple[list[torch.nn.Parameter], AcceleGrad]:
-    xs = [torch.nn.Parameter(gaussian(3, seed=1)), torch.nn.Parameter(gaussian(100, 100, seed=2))]
+    xs = [torch.nn.Parameter(gaussian(3, seed=1)), torch.nn.Parameter(gaussian(150, 150, seed=2))]
     return xs, AcceleGrad(xs, diameter=5.0)
 
 
