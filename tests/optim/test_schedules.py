@@ -218,12 +218,16 @@ def test_headline_cooldown_pays_under_noise_reduced() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_headline_cooldown_pays_under_noise(seed: int) -> None:
+def test_headline_cooldown_pays_under_noise() -> None:
+    """Means over 3 seeds: the last iterate of a constant step varies by a factor of 3."""
     problem = NoisyDigits()
-    constant = problem.excess(power(0.5, p=0.0), 20_000, seed)
-    assert problem.excess(cooldown(0.5, start=5000), 20_000, seed) < constant / 3
-    assert problem.excess(cooldown(0.5, start=5000, offset=200), 20_000, seed) < constant / 10
+
+    def excess(schedule: Schedule) -> float:
+        return float(np.mean([problem.excess(schedule, 20_000, seed) for seed in range(3)]))
+
+    constant = excess(power(0.5, p=0.0))
+    assert excess(cooldown(0.5, start=5000)) < constant / 3
+    assert excess(cooldown(0.5, start=5000, offset=200)) < constant / 10
 
 
 # ---- Bad input ----

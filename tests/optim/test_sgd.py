@@ -17,7 +17,12 @@ from torch.nn import Parameter
 
 from thalweg.optim import SGD, sqrt_horizon
 
-MODES = [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}]
+MODES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "heavy ball": {"momentum": 0.9},
+    "dampened": {"momentum": 0.9, "dampening": 0.3},
+    "nesterov": {"momentum": 0.9, "nesterov": True},
+}
 Make = Callable[[list[Parameter]], torch.optim.Optimizer]
 
 
@@ -44,7 +49,7 @@ def difference(first: Make, second: Make) -> float:
 # ---- Must hold ----
 
 
-@pytest.mark.parametrize("mode", MODES, ids=["plain", "heavy ball", "nesterov"])
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_1_agrees_with_torch(mode: dict[str, Any]) -> None:
     assert (
         difference(
