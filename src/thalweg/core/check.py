@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import sys
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -126,3 +128,15 @@ def floating(name: str, tensor: torch.Tensor) -> torch.Tensor:
             f"got {tensor.dtype} of shape {tuple(tensor.shape)}"
         )
     return tensor
+
+
+def warn(message: str) -> None:
+    """Warn at the line of the user's that led here: the first one outside thalweg and torch."""
+    level, frame = 1, sys._getframe(0)
+    while frame.f_back is not None and _ours(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+def _ours(module: str) -> bool:
+    return module.partition(".")[0] in ("thalweg", "torch")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Unpack
 
@@ -202,10 +201,9 @@ class AcceleGrad(Global):
         self.write_shared("boundary_steps", hits, params)
         k = max(int(a.state["step"]) for a in active)
         if k == 100 and hits > 0.9 * k:
-            warnings.warn(
+            check.warn(
                 f"diameter: z left the constraint in {int(hits)} of {k} steps; "
-                "the set is probably too small to hold a minimizer",
-                stacklevel=4,
+                "the set is probably too small to hold a minimizer"
             )
 
     # ---- which point the model holds ----

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, ClassVar, Unpack
 
 from torch import Tensor
@@ -23,9 +22,8 @@ def check_betas(group: dict[str, Any]) -> None:
     beta1 = check.number("betas[0]", betas[0], ge=0, lt=1)
     beta2 = check.number("betas[1]", betas[1], ge=0, lt=1)
     if beta1 > 0 and float(beta1) >= math.sqrt(float(beta2)):
-        warnings.warn(
-            f"betas: the analysis of Adam asks for betas[0] < sqrt(betas[1]), got {tuple(betas)}",
-            stacklevel=6,
+        check.warn(
+            f"betas: the analysis of Adam asks for betas[0] < sqrt(betas[1]), got {tuple(betas)}"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -55,7 +54,7 @@ def power(lr0: float, p: float = 1.0, offset: float = 0.0) -> Schedule:
     check.number("p", p, ge=0)
     check.number("offset", offset, ge=0)
     if not 0 < p <= 1 and p != 0:
-        warnings.warn(f"p: the theory of the power schedule is for (0, 1], got {p}", stacklevel=2)
+        check.warn(f"p: the theory of the power schedule is for (0, 1], got {p}")
     return Schedule(lr0, _Power(p, offset))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Unpack
 
@@ -146,8 +145,7 @@ def _warn_if_swallowed(a: Active) -> None:
     }
     for name, part in parts.items():
         if 0 < part < smallest:
-            warnings.warn(
+            check.warn(
                 f"SGLD: {name} of size {part:.1e} is lost in {a.p.dtype} entries of size "
-                f'{size:.1e}; use float32 parameters, or bfloat16 with rounding="stochastic"',
-                stacklevel=4,
+                f'{size:.1e}; use float32 parameters, or bfloat16 with rounding="stochastic"'
             )

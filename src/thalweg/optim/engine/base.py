@@ -295,6 +295,21 @@ class RuleOptimizer(Optimizer):
         }
         return sum(t.numel() * t.element_size() for t in tensors.values())
 
+    def state_dict(self) -> dict[str, Any]:
+        """The checkpoint: tensors of the state itself, step counts copied per parameter.
+
+        Packed parameters share one count; torch's optimizers count in place what they load.
+        """
+        saved = super().state_dict()
+        counts = ("step", *self.shared)
+        return {
+            **saved,
+            "state": {
+                key: {n: v.clone() if n in counts else v for n, v in state.items()}
+                for key, state in saved["state"].items()
+            },
+        }
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this optimizer, or of its torch.optim namesake.
 

@@ -9,7 +9,6 @@ parameters out.
 from __future__ import annotations
 
 import operator
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, Unpack
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from thalweg.core import check
 from thalweg.optim.engine.base import Active, How, RuleOptimizer
 from thalweg.optim.engine.kernel import Compiled, Update, in_place
 from thalweg.optim.engine.sharding import is_sharded, local, sharded_like, whole, wrapped_like
@@ -60,9 +60,9 @@ class Pack:
             for slot in slots:
                 member.state[slot] = self.views[slot][i]
 
-    def holds(self, members: Sequence[Active]) -> bool:
+    def holds(self, members: Sequence[Active], slots: Sequence[str]) -> bool:
         """True if these parameters, with the state they have now, are this pack."""
-        if len(members) != len(self.params):
+        if len(members) != len(self.params) or tuple(self.views) != tuple(slots):
             return False
         states = [a.state for a in members]
         return (
@@ -145,20 +145,22 @@ class Elementwise(RuleOptimizer):
         p = local(a.p)
         if p.numel() == 0:
             return
-        noise = [self._noise[a.p]] if self.draws_noise else []
-        extra = self._extra(a.p, a.state)
         flat_p, returns = _flat_parameter(p)
         state = []
         for slot in slots:
             value = local(a.state[slot])
             if not _same_order(value, p):  # a checkpoint may have changed the memory order
-                value = torch.empty_like(p, dtype=value.dtype).copy_(value)
+                value = _in_order_of(p, value)
                 a.state[slot] = wrapped_like(value, a.p)
             state.append(_flat_as(p, value))
+        extra: list[Tensor] = []
         if self.rounding == "compensated":
             extra, state = [state[-1]], state[:-1]
-        tensors = [flat_p, _flat_as(p, local(a.g)), *state, *(_flat_as(p, n) for n in noise)]
-        self._run(a, len(state), tensors, [_flat_as(p, e) for e in extra], common)
+        elif self.rounding == "stochastic":
+            extra = [_flat_as(p, self._random_bits(a.p))]
+        noise = [_flat_as(p, self._noise[a.p])] if self.draws_noise else []
+        tensors = [flat_p, _flat_as(p, local(a.g)), *state, *noise]
+        self._run(a, len(state), tensors, extra, common)
         if returns:
             p.copy_(flat_p.view(p.shape))
 
@@ -171,7 +173,7 @@ class Elementwise(RuleOptimizer):
         if not small:
             return []
         known = self._known_packs.get(id(group), [])
-        if len(known) == 1 and known[0].holds(small):
+        if len(known) == 1 and known[0].holds(small, slots):
             return [(known[0], small)]
         kinds: dict[Any, list[Active]] = {}
         for a in small:
@@ -180,7 +182,7 @@ class Elementwise(RuleOptimizer):
             kinds.setdefault(key, []).append(a)
         packs = []
         for members in kinds.values():
-            pack = next((pack for pack in known if pack.holds(members)), None)
+            pack = next((pack for pack in known if pack.holds(members, slots)), None)
             packs.append((pack or Pack(members, slots), members))
         self._known_packs[id(group)] = [pack for pack, _ in packs]
         return packs
@@ -202,9 +204,6 @@ class Elementwise(RuleOptimizer):
         pack.scatter(flat_p)
 
     # ---- running the rule on flat memory ----
-
-    def _extra(self, p: Tensor, state: dict[str, Any]) -> list[Tensor]:
-        return [self._random_bits(p)] if self.rounding == "stochastic" else []
 
     def _run(
         self, a: Active, n_state: int, tensors: list[Tensor], extra: list[Tensor], common: Any
@@ -263,9 +262,8 @@ class Elementwise(RuleOptimizer):
         start = whole(p.detach())
         inside = self.constraint.project(start)
         if not torch.allclose(inside, start):
-            warnings.warn(
-                f"{self._name(group, p)} starts outside {self.constraint!r}; it was projected",
-                stacklevel=5,
+            check.warn(
+                f"{self._name(group, p)} starts outside {self.constraint!r}; it was projected"
             )
             with torch.no_grad():
                 local(p).copy_(sharded_like(inside, p))
@@ -308,9 +306,16 @@ def _strides(t: Tensor) -> tuple[int, ...]:
 
 def _same_order(t: Tensor, p: Tensor) -> bool:
     """True if `_flat_as(p, t)` is a view of `t`: its memory is walked in the order of `p`'s."""
-    if t.is_contiguous():
-        return p.is_contiguous() or not _dense(p)
-    return _strides(t) == _strides(p) and _dense(p)
+    if p.is_contiguous() or not _dense(p):
+        return t.is_contiguous()
+    return _strides(t) == _strides(p)
+
+
+def _in_order_of(p: Tensor, t: Tensor) -> Tensor:
+    """A copy of `t` for which `_same_order` holds."""
+    if p.is_contiguous() or not _dense(p):
+        return t.clone(memory_format=torch.contiguous_format)
+    return torch.empty_like(p, dtype=t.dtype).copy_(t)
 
 
 def _flat_parameter(p: Tensor) -> tuple[Tensor, bool]:
@@ -319,18 +324,20 @@ def _flat_parameter(p: Tensor) -> tuple[Tensor, bool]:
         return p.detach().view(-1), False
     if _dense(p):
         return p.detach().as_strided((p.numel(),), (1,), p.storage_offset()), False
-    return p.detach().reshape(-1).clone(), True
+    return p.detach().clone(memory_format=torch.contiguous_format).view(-1), True
 
 
 def _flat_as(p: Tensor, t: Tensor) -> Tensor:
-    """`t` as a vector in the order in which `_flat_parameter` walks through `p`."""
-    if t.dim() == 1 and p.dim() != 1:
-        return t
-    if p.is_contiguous() or not _dense(p):
-        return t.detach().reshape(-1)
-    if _strides(t) != _strides(p):
-        t = torch.empty_like(p, dtype=t.dtype).copy_(t)
-    return t.detach().as_strided((t.numel(),), (1,), t.storage_offset())
+    """`t` as a vector without holes, in the order in which `_flat_parameter` walks through `p`.
+
+    The compiled loop reads consecutive memory whatever the strides say: a stride must not survive.
+    """
+    t = t.detach()
+    if not _same_order(t, p):
+        t = _in_order_of(p, t)
+    if t.is_contiguous():
+        return t.view(-1)
+    return t.as_strided((t.numel(),), (1,), t.storage_offset())
 
 
 def _dense(p: Tensor) -> bool:

@@ -76,7 +76,7 @@ def _sum_of_squares(tensors: Sequence[Tensor]) -> float:
         return 0.0
     norms = torch.stack([n.double().cpu() for n in torch._foreach_norm(list(tensors))])
     total = float(norms.square().sum())
-    if math.isfinite(total) and total > 1e-60:
+    if math.isfinite(total) and total > 1e-25:
         return total
-    # Squares can leave the range of a short format where the sum does not leave float64's.
+    # Squares can leave the range of float32 (or lose digits at its lower end), not float64's.
     return float(sum(t.double().square().sum() for t in tensors))
