@@ -304,19 +304,29 @@ def test_two_workers_give_the_same_losses_bit_for_bit(
 ) -> None:  # fmt: skip
     methods = [*METHODS, f"{odd_methods}:Noisy", f"{odd_methods}:Raises"]
     one = race(methods)
+
+    # Ctrl-C twice stops at once; what is finished is kept.
+    with pytest.raises(KeyboardInterrupt):
+        race(methods, jobs=2, directory=tmp_path / "two", on_event=interrupt_at(3, times=2))
+    assert read_all(tmp_path / "two") >= 3
+
     two = race(methods, jobs=2, directory=tmp_path / "two")
     assert losses(one.directory) == losses(two.directory)
     assert timeless(one.summary) == timeless(two.summary)
 
-    # Ctrl-C once, while the workers are warm: they finish, nothing else begins.
-    part = race(methods, jobs=2, directory=tmp_path / "part", on_event=interrupt_at(3))
-    assert part.exit_code == 130 and 3 <= part.summary["progress"]["done"] < 14
-    whole = race(methods, jobs=2, directory=tmp_path / "part")
-    assert losses(whole.directory) == losses(one.directory)
 
-    # Twice: at once.
-    with pytest.raises(KeyboardInterrupt):
-        race(methods, jobs=2, directory=tmp_path / "twice", on_event=interrupt_at(3, times=2))
+def read_all(directory: Path) -> int:
+    return sum(read(directory, path.stem) is not None for path in (directory / "runs").iterdir())
+
+
+@pytest.mark.slow
+def test_ctrl_c_lets_workers_finish(
+    race: Callable[..., Race], tmp_path: Path, losses: Callable[[Path], Any]
+) -> None:
+    part = race(jobs=2, directory=tmp_path / "part", on_event=interrupt_at(3))
+    assert part.exit_code == 130 and 3 <= part.summary["progress"]["done"] < 14
+    whole = race(jobs=2, directory=tmp_path / "part")
+    assert losses(whole.directory) == losses(race().directory)
 
 
 def test_what_cannot_be_sent_to_workers_is_told(race: Callable[..., Race]) -> None:

@@ -40,6 +40,7 @@ def test_any_subset_of_the_runs_gives_the_same_race(
     (whole.directory / "runs" / "0123456789abcdef.jsonl.part-1").write_text("{")
     (whole.directory / "summary.json").unlink()
     assert timeless(race().summary) == timeless(whole.summary)
+    assert sorted((whole.directory / "runs").iterdir()) == runs
 
 
 def test_a_damaged_plan_loses_no_run(race: Callable[..., Race]) -> None:
@@ -131,3 +132,34 @@ def test_a_run_is_repeated_from_the_command_line(race: Callable[..., Race]) -> N
     command[-1] = "nothing"
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "has no job 'nothing'" in done.stderr
+
+
+@pytest.mark.slow
+def test_workers_run_a_module_as_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """A second race in one process must not meet what its workers imported for the first."""
+    import importlib
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    source = tmp_path / "edited_task.py"
+    told: dict[str, Any] = {"budget": 5, "trials": 0, "seeds": 2, "points": 2}
+    results = []
+    for k, noise in enumerate(("0.3", "0.4")):
+        source.write_text(Path(line).read_text().replace("0.3", noise))
+        if k:
+            importlib.reload(sys.modules["edited_task"])
+        here, there = (
+            compare(
+                "edited_task:problem",
+                METHODS[:1],
+                directory=tmp_path / f"{k}{jobs}",
+                jobs=jobs,
+                **told,
+            )
+            for jobs in (1, 2)
+        )
+        results.append([r["final"] for r in here.summary["methods"][0]["runs"]])
+        assert results[-1] == [r["final"] for r in there.summary["methods"][0]["runs"]]
+    assert results[0] != results[1]

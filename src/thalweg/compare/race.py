@@ -28,7 +28,7 @@ from thalweg.compare.plan import (
 from thalweg.compare.problems import Problem, load
 from thalweg.compare.record import read
 from thalweg.compare.run import run_job
-from thalweg.compare.workers import BACKENDS, Interrupt, run_all
+from thalweg.compare.workers import BACKENDS, Interrupt, release, run_all
 from thalweg.core import Training, check
 
 BASELINE_BUDGET = Budget(0.3, "s")
@@ -178,9 +178,13 @@ def compare(
     plan = Plan(place, asked, seeds).open()
     race = _Race(plan, loaded, contenders, length, trials, seeds, points, on_event or (lambda _: 0))
     race.how = {"workers": workers, "backend": backend, "scheduler": scheduler}
-    with Interrupt() as interrupt:
-        race.run(interrupt, exclusive)
-        # From here on a Ctrl-C is a plain one.
+    try:
+        with Interrupt() as interrupt:
+            race.run(interrupt, exclusive)
+    finally:
+        if workers != 1:
+            release(backend)
+    # From here on a Ctrl-C is a plain one.
     stopped = interrupt.asked and race.done < race.total
     how = {"jobs": workers, "backend": backend, "exclusive": exclusive}
     found, report = summaries.write(

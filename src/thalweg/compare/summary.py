@@ -68,6 +68,8 @@ def write(
         write_atomically(plan.directory / "results.csv", table(plan, runs))
         text = json.dumps(found, indent=1, allow_nan=False) + "\n"
         write_atomically(plan.directory / "summary.json", text)
+        if len(runs) == total:
+            _sweep(plan.directory)
         return found, _report(found, plan.directory, single_file)
     except OSError as error:
         raise cannot_write(plan.directory, error) from error
@@ -293,6 +295,12 @@ def table(plan: Plan, runs: Mapping[str, Lines]) -> str:
         metrics = [end["final"].get(n) for n in names] + [test.get(n) for n in names]
         writer.writerow([*told, *(end[c] for c in counts), *metrics, job.id])
     return out.getvalue()
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the unfinished files that kills have left behind."""
+    for part in (*directory.glob("*.part-*"), *(directory / "runs").glob("*.part-*")):
+        part.unlink(missing_ok=True)
 
 
 def _report(found: Mapping[str, Any], directory: Path, single_file: bool) -> Path | None:

@@ -217,12 +217,23 @@ def _worker() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def release(backend: str) -> None:
+    """Let the worker processes of a race go.
+
+    They have imported the user's modules as they were: the next race begins with fresh ones.
+    """
+    if backend == "loky":
+        from joblib.externals.loky import reusable_executor
+
+        # `get_reusable_executor` would start a new one where there is none.
+        executor = getattr(reusable_executor, "_executor", None)
+        if executor is not None:
+            executor.shutdown(wait=False, kill_workers=True)
+
+
 def _stop(backend: str, results: Any) -> None:
     """Stop at once; joblib's warning that tasks are lost says what was asked for."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if backend == "loky":
-            from joblib.externals.loky import get_reusable_executor
-
-            get_reusable_executor().shutdown(wait=False, kill_workers=True)
+        release(backend)
         results.close()
