@@ -246,6 +246,32 @@ def test_recursion_of_the_paper(decay: Any, schedule: Any) -> None:
         assert torch.allclose(x.detach(), y, rtol=0, atol=1e-12)
 
 
+def test_with_bias_correction_the_projection_sees_the_corrected_h() -> None:
+    a, b1, b2, eps = 0.3, 0.8, 0.9, 0.1
+    x = Parameter(torch.full((D,), 1 / D, dtype=torch.float64))
+    optimizer = AMSGrad(
+        [x],
+        lr=a,
+        betas=(b1, b2),
+        eps=eps,
+        constraint=Simplex(1.0),
+        schedule="constant",
+        bias_correction=True,
+    )
+    y = x.detach().clone()
+    m, v, largest = (torch.zeros_like(y) for _ in range(3))
+    for k in range(1, 11):
+        g = normal(k, D)
+        x.grad = g.clone()
+        optimizer.step()
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        largest = torch.maximum(largest, v)
+        h = (largest / (1 - b2**k)).sqrt() + eps
+        y = Simplex(1.0).project(y - a * m / (1 - b1**k) / h, h)
+        assert torch.allclose(x.detach(), y, rtol=0, atol=1e-12)
+
+
 def test_an_external_scheduler_multiplies_the_schedule() -> None:
     x = Parameter(torch.zeros(1, dtype=torch.float64))
     optimizer = AMSGrad([x], lr=1.0, betas=(0.0, 0.0), eps=0.0)
