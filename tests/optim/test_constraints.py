@@ -64,7 +64,6 @@ def test_a_start_outside_is_projected_with_a_warning_that_names_it(name: str) ->
     assert x.tolist() == pytest.approx([0.6, 0.8])
 
 
-@pytest.mark.xfail(reason="stacklevel: 7 frames from a constructor, 3 from add_param_group")
 @pytest.mark.parametrize("name", METHODS)
 def test_the_warning_points_at_the_caller(name: str) -> None:
     x = torch.nn.Parameter(torch.tensor([3.0], dtype=DOUBLE))

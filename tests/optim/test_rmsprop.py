@@ -174,12 +174,7 @@ def test_only_the_state_that_is_needed_is_kept(options: dict[str, float], slots:
     assert set(optimizer.state[x]) == {*slots, "step"}
 
 
-PACK_OF_OLD_SLOTS = pytest.mark.xfail(
-    reason="a pack made before momentum was switched on has no place for its buffer"
-)
-
-
-@pytest.mark.parametrize("size", [pytest.param(3, marks=PACK_OF_OLD_SLOTS), SMALL + 1])
+@pytest.mark.parametrize("size", [3, SMALL + 1])
 def test_momentum_switched_on_later_starts_its_buffer_at_0(size: int) -> None:
     gradients = gaussian(6, size)
     x = torch.nn.Parameter(torch.zeros(size, dtype=DOUBLE))

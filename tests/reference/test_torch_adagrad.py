@@ -64,13 +64,10 @@ STRIDED = {
     "sliced": lambda: torch.arange(2.0 * LARGE, dtype=DOUBLE)[::2],
     "a column": lambda: torch.arange(2.0 * LARGE, dtype=DOUBLE).view(LARGE, 2)[:, :1],
 }
-WHY = "the compiled loop takes a flattened gradient for dense, also where it has a stride"
 
 
 def compiled(kind: str) -> Any:
-    """An expanded gradient would be read past its end, which may end the process: not run."""
-    xfail = pytest.mark.xfail(reason=WHY, strict=True, run="expanded" not in kind)
-    return pytest.param(kind, True, marks=[pytest.mark.compile, xfail], id=f"{kind}, compiled")
+    return pytest.param(kind, True, marks=pytest.mark.compile, id=f"{kind}, compiled")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Unpack
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
@@ -15,20 +14,6 @@ from thalweg.core.catalogue import Axis, LogUniform
 from thalweg.numeric.division import divide
 from thalweg.optim.engine import Active, Elementwise, Global, How, squared_norm
 from thalweg.optim.engine.elementwise import Constraint, Pack
-
-
-def positive_metric(h: Tensor) -> Tensor:
-    """The weights h of a projection, for eps = 0: a coordinate never seen (h = 0) moves freely.
-
-    The floor is far below any gradient, and not so far that its ratio to one overflows when squared
-    (in float64; the short formats have no numbers that small).
-
-    Examples
-    --------
-    >>> positive_metric(torch.tensor([0.0, 2.0], dtype=torch.float64)).tolist()
-    [1e-100, 2.0]
-    """
-    return h.clamp_min(max(torch.finfo(h.dtype).tiny, 1e-100))
 
 
 class AdaGrad(Elementwise):
@@ -125,7 +110,8 @@ class AdaGrad(Elementwise):
         return super().initial(slot, p, group) + group["initial_accumulator"]
 
     def metric(self, a: Active, k: int) -> Tensor:
-        return positive_metric(a.state["sum"].sqrt() + a.group["eps"])
+        h: Tensor = a.state["sum"].sqrt() + a.group["eps"]
+        return h
 
     @staticmethod
     def rule(

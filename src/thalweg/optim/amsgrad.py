@@ -12,7 +12,7 @@ from thalweg.core import check
 from thalweg.core.catalogue import Axis, LogUniform, OneMinusLogUniform
 from thalweg.numeric.division import divide
 from thalweg.optim.adam import check_betas
-from thalweg.optim.engine import Active, Elementwise, How, whole
+from thalweg.optim.engine import Active, Elementwise, How
 from thalweg.optim.engine.elementwise import Constraint
 
 
@@ -148,14 +148,11 @@ class AMSGrad(Elementwise):
         return numbers
 
     def metric(self, a: Active, k: int) -> Tensor:
-        largest = whole(a.state["max_exp_avg_sq"])
+        largest = a.state["max_exp_avg_sq"]
         if a.group["bias_correction"]:
             largest = largest / (1 - a.group["betas"][1] ** k)
-        h = largest.sqrt() + a.group["eps"]
-        if h.numel() == 0:
-            return h
-        # eps=0: a coordinate never seen is free, as far as a projection can divide by its weight
-        return h.clamp_min(max(torch.finfo(h.dtype).tiny, 1e-150 * float(h.amax())))
+        h: Tensor = largest.sqrt() + a.group["eps"]
+        return h
 
     @staticmethod
     def rule(

@@ -11,7 +11,6 @@ from torch.optim.optimizer import ParamsT
 from thalweg.core import check
 from thalweg.core.catalogue import Axis, LogUniform, OneMinusLogUniform
 from thalweg.numeric.division import divide
-from thalweg.optim.adagrad import positive_metric
 from thalweg.optim.engine import Active, Elementwise, How
 from thalweg.optim.engine.elementwise import Constraint
 
@@ -118,7 +117,8 @@ class RMSProp(Elementwise):
         square = a.state["square_avg"]
         if a.group["centered"]:
             square = (square - a.state["grad_avg"] ** 2).clamp_min(0)
-        return positive_metric(square.sqrt() + a.group["eps"])
+        h: Tensor = square.sqrt() + a.group["eps"]
+        return h
 
     @staticmethod
     def rule(

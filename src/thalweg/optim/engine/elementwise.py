@@ -251,7 +251,7 @@ class Elementwise(RuleOptimizer):
         assert self.constraint is not None
         weights = self.metric(a, int(a.state["step"]))
         projected = self.constraint.project(
-            whole(a.p.detach()), None if weights is None else whole(weights)
+            whole(a.p.detach()), None if weights is None else _positive(whole(weights))
         )
         local(a.p).copy_(sharded_like(projected, a.p))
 
@@ -272,6 +272,16 @@ class Elementwise(RuleOptimizer):
         return {**super().__getstate__(), "constraint": self.constraint}
 
 
+def _positive(h: Tensor) -> Tensor:
+    """The weights of a projection for eps = 0: a coordinate never seen (h = 0) moves freely.
+
+    The floor is as low as a projection can divide by beside the largest weight.
+    """
+    if h.numel() == 0:
+        return h
+    return h.clamp_min(max(torch.finfo(h.dtype).tiny, 1e-150 * float(h.amax())))
+
+
 def _compile(
     key: Any,
     update: Update,
@@ -283,7 +293,12 @@ def _compile(
     full = (key, counts, tuple(numbers), kind, tensors[0].device, torch.get_num_threads())
     if full not in _compiled:
         examples = [torch.empty(_EXAMPLE, dtype=dtype, device=tensors[0].device) for dtype in kind]
-        _compiled[full] = Compiled(update, counts, tuple(numbers), examples)
+        loop = Compiled(update, counts, tuple(numbers), examples)
+        if not loop.for_all_sizes:
+            raise RuntimeError(
+                f"the elementwise rule {key[0].__qualname__} must not ask for shapes"
+            )
+        _compiled[full] = loop
     return _compiled[full]
 
 
