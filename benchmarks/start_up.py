@@ -109,7 +109,7 @@ def fresh(program: str, settings: Settings) -> str:
 def import_seconds(names: Collection[str], settings: Settings) -> dict[str, Sample]:
     """Seconds of an import on top of torch's; the first round only writes the byte code."""
     times: dict[str, list[float]] = {name: [] for name in IMPORTS if name in names}
-    for turn in range(1 + settings.processes):
+    for turn in range(settings.processes + (not settings.tiny)):
         for name, values in times.items():
             seconds = float(fresh(_IMPORT.format(statement=IMPORTS[name]), settings))
             if turn or settings.tiny:
@@ -122,7 +122,7 @@ def compile_seconds(names: Collection[str], settings: Settings) -> dict[str, Sam
     programs = {name: [f"step({rule})"] for name, rule in RULES.items()}
     programs |= {ANYTHING: ["anything()"], LATER: [f"step({RULES[n]})" for n in ("SGD", "Adam")]}
     times: dict[str, list[float]] = {name: [] for name in programs if name in names}
-    for turn in range(1 + settings.processes):
+    for turn in range(settings.processes + (not settings.tiny)):
         for name, values in times.items():
             program = _COMPILE.format(makes=programs[name], threads=settings.threads)
             seconds = float(fresh(program, settings))
