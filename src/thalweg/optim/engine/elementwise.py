@@ -8,9 +8,10 @@ parameters out.
 
 from __future__ import annotations
 
+import functools
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, Unpack
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, Unpack
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from torch.optim.optimizer import ParamsT
 
 from thalweg.core import check
 from thalweg.optim.engine.base import Active, How, RuleOptimizer
-from thalweg.optim.engine.kernel import Compiled, Update, in_place
+from thalweg.optim.engine.kernel import Compiled, Rule, Update, compute_dtype, in_place
 from thalweg.optim.engine.sharding import is_sharded, local, sharded_like, whole, wrapped_like
 
 #: Entries up to which a tensor is packed with others.
@@ -38,6 +39,15 @@ class Constraint(Protocol):
     """A set that parameters are projected to, each one by itself, after its move."""
 
     def project(self, y: Tensor, weights: Tensor | None = None) -> Tensor: ...
+
+
+class _Prepared(NamedTuple):
+    """The update of a group's parameters at one step count, its numbers, its loops by format."""
+
+    key: Any
+    update: Update
+    numbers: dict[str, float]
+    loops: dict[tuple[torch.dtype, ...], Compiled]
 
 
 class Pack:
@@ -121,19 +131,21 @@ class Elementwise(RuleOptimizer):
             self._noise = {a.p: sharded_like(self.gaussian(a.p), a.p) for a in active}
         common = self.common(active)
         self._scalars: dict[Any, Tensor] = {}
+        self._prepared: dict[Any, _Prepared] = {}
         for group in self.param_groups:
             members = [a for a in active if a.group is group]
             slots = self._all_slots(group)
-            small: list[Active] = []
-            for a in members:
-                if _packable(a):
-                    small.append(a)
-                else:
-                    self._update_one(a, slots, common)
-            for pack, packed in self._packs(group, small, slots):
+            known = self._known_packs.get(id(group), [])
+            if len(known) == 1 and known[0].holds(members, slots):
+                packs, large = [(known[0], members)], []
+            else:
+                large = [a for a in members if not _packable(a)]
+                packs = self._packs(group, [a for a in members if _packable(a)], slots)
+            for a in large:
+                self._update_one(a, slots, common)
+            for pack, packed in packs:
                 self._update_pack(pack, packed, slots, common)
-        self._noise = {}
-        self._scalars = {}
+        self._noise, self._scalars, self._prepared = {}, {}, {}
         if self.constraint is not None:
             for a in active:
                 self._project(a)
@@ -168,7 +180,7 @@ class Elementwise(RuleOptimizer):
 
     def _packs(
         self, group: dict[str, Any], small: list[Active], slots: Sequence[str]
-    ) -> Iterable[tuple[Pack, list[Active]]]:
+    ) -> list[tuple[Pack, list[Active]]]:
         """The packs of a group; rebuilt when gradients, step counts or state have changed hands."""
         if not small:
             return []
@@ -200,31 +212,39 @@ class Elementwise(RuleOptimizer):
         elif self.rounding == "stochastic":
             extra = [_flatten([self._random_bits(a.p) for a in members])]
         noise = [_flatten([self._noise[a.p] for a in members])] if self.draws_noise else []
-        self._run(members[0], len(state), [flat_p, flat_g, *state, *noise], extra, common)
+        spread = _spread(members, pack.sizes, common) if common is not None else {}
+        tensors = [flat_p, flat_g, *state, *noise, *spread.values()]
+        self._run(members[0], len(state), tensors, extra, common, tuple(spread))
         pack.scatter(flat_p)
 
     # ---- running the rule on flat memory ----
 
     def _run(
-        self, a: Active, n_state: int, tensors: list[Tensor], extra: list[Tensor], common: Any
+        self,
+        a: Active,
+        n_state: int,
+        tensors: list[Tensor],
+        extra: list[Tensor],
+        common: Any,
+        spread: tuple[str, ...] = (),
     ) -> None:
-        group, k = a.group, int(a.state["step"])
-        static = self.static(group)
-        key = (type(self).rule, group["maximize"], self.rounding, tuple(static.items()))
-        update = _updates.get(key)
-        if update is None:
-            update = _updates[key] = in_place(
-                type(self).rule, group["maximize"], self.rounding, static
-            )
-        numbers = self.numbers(group, k)
+        prepared = self._prepare(a.group, int(a.state["step"]), spread)
+        update, numbers = prepared.update, prepared.numbers
         if common is not None:
-            numbers.update(common(a))
+            own = {n: v for n, v in common(a).items() if n not in spread}
+            numbers = {**numbers, **own}
         everything = [*tensors, *extra]
         n_inputs = len(tensors) - 2 - n_state
         size = tensors[0].numel()
         if self.uses_compiler():
-            loop = _compile(key, update, (n_state, n_inputs, len(extra)), numbers, everything)
-            at = (id(loop), tuple(numbers.values()))
+            kind = tuple([t.dtype for t in everything])
+            loop = prepared.loops.get(kind)
+            if loop is None:
+                counts = (n_state, n_inputs, len(extra))
+                loop = prepared.loops[kind] = _compile(
+                    prepared.key, update, counts, numbers, everything
+                )
+            at = (id(loop), *numbers.values())
             scalars = self._scalars.get(at)
             if scalars is None:
                 scalars = self._scalars[at] = loop.scalars(list(numbers.values()))
@@ -246,6 +266,20 @@ class Elementwise(RuleOptimizer):
                 piece[2 + n_state + n_inputs :],
                 numbers,
             )
+
+    def _prepare(self, group: dict[str, Any], k: int, spread: tuple[str, ...]) -> _Prepared:
+        """What all parameters of a group at their k-th step have in common; made once a step."""
+        at = (id(group), k, spread)
+        prepared = self._prepared.get(at)
+        if prepared is None:
+            static = self.static(group)
+            rule = _fed(type(self).rule, spread) if spread else type(self).rule
+            key = (rule, group["maximize"], self.rounding, tuple(static.items()))
+            update = _updates.get(key)
+            if update is None:
+                update = _updates[key] = in_place(rule, group["maximize"], self.rounding, static)
+            prepared = self._prepared[at] = _Prepared(key, update, self.numbers(group, k), {})
+        return prepared
 
     def _project(self, a: Active) -> None:
         assert self.constraint is not None
@@ -302,6 +336,35 @@ def _compile(
     return _compiled[full]
 
 
+def _spread(
+    members: Sequence[Active], sizes: Sequence[int], common: Callable[[Active], Mapping[str, float]]
+) -> dict[str, Tensor]:
+    """Numbers in which packed tensors differ, as one vector each: an entry's is its tensor's."""
+    each = [common(a) for a in members]
+    p = members[0].p
+    vectors = {}
+    for name in each[0]:
+        values = [numbers[name] for numbers in each]
+        if len(set(values)) > 1:
+            flat = torch.empty(sum(sizes), dtype=compute_dtype(p.dtype), device=p.device)
+            for piece, value in zip(flat.split_with_sizes(list(sizes)), values, strict=True):
+                piece.fill_(value)
+            vectors[name] = flat
+    return vectors
+
+
+@functools.cache
+def _fed(rule: Rule, names: tuple[str, ...]) -> Rule:
+    """`rule` with the keywords `names` given as its last positional tensors."""
+
+    @functools.wraps(rule)
+    def fed(p: Tensor, g: Tensor, *rest: Tensor, **numbers: Any) -> tuple[Tensor, ...]:
+        n = len(rest) - len(names)
+        return rule(p, g, *rest[:n], **dict(zip(names, rest[n:], strict=True)), **numbers)
+
+    return fed
+
+
 def _packable(a: Active) -> bool:
     p = a.p
     return 0 < p.numel() <= SMALL and p.is_contiguous() and not is_sharded(p)
@@ -321,9 +384,9 @@ def _strides(t: Tensor) -> tuple[int, ...]:
 
 def _same_order(t: Tensor, p: Tensor) -> bool:
     """True if `_flat_as(p, t)` is a view of `t`: its memory is walked in the order of `p`'s."""
-    if p.is_contiguous() or not _dense(p):
+    if p.is_contiguous():
         return t.is_contiguous()
-    return _strides(t) == _strides(p)
+    return _strides(t) == _strides(p) if _dense(p) else t.is_contiguous()
 
 
 def _in_order_of(p: Tensor, t: Tensor) -> Tensor:
@@ -347,7 +410,6 @@ def _flat_as(p: Tensor, t: Tensor) -> Tensor:
 
     The compiled loop reads consecutive memory whatever the strides say: a stride must not survive.
     """
-    t = t.detach()
     if not _same_order(t, p):
         t = _in_order_of(p, t)
     if t.is_contiguous():
