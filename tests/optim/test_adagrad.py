@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thalweg.numeric import Box
 from thalweg.optim import AdaGrad, AdaGradNorm
-from thalweg.optim.engine.elementwise import SMALL
+from thalweg.optim.engine.batches import SMALL
 
 DOUBLE = torch.float64
 

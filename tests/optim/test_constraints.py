@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thalweg.numeric import Box, Halfspace, L1Ball, L2Ball, Simplex
 from thalweg.optim import AcceleGrad, AdaGrad, AMSGrad, RMSProp
-from thalweg.optim.engine.elementwise import SMALL
+from thalweg.optim.engine.batches import SMALL
 
 DOUBLE = torch.float64
 Make = Callable[..., torch.optim.Optimizer]

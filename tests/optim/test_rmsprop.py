@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from thalweg.optim import AdaGrad, Adam, RMSProp
-from thalweg.optim.engine.elementwise import SMALL
+from thalweg.optim.engine.batches import SMALL
 
 DOUBLE = torch.float64
 

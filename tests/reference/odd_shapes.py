@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from thalweg.optim.engine.elementwise import EAGER_PIECE, SMALL
+from thalweg.optim.engine.batches import SMALL
+from thalweg.optim.engine.elementwise import EAGER_PIECE
 
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 

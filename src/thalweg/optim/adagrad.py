@@ -13,7 +13,7 @@ from thalweg.core import check
 from thalweg.core.catalogue import Axis, LogUniform
 from thalweg.numeric.division import divide
 from thalweg.optim.engine import Active, Elementwise, Global, How, squared_norm
-from thalweg.optim.engine.elementwise import Constraint, Pack
+from thalweg.optim.engine.elementwise import Constraint
 
 
 class AdaGrad(Elementwise):
@@ -206,14 +206,6 @@ class AdaGradNorm(Global):
             return [([a], [a.p]) for a in active]
         groups = [([a for a in active if a.group is g], g["params"]) for g in self.param_groups]
         return [(members, params) for members, params in groups if members]
-
-    def _packs(
-        self, group: dict[str, Any], small: list[Active], slots: Sequence[str]
-    ) -> list[tuple[Pack, list[Active]]]:
-        """Tensors that do not share a norm are not packed together: a pack has one b."""
-        if self.scope != "tensor":
-            return list(super()._packs(group, small, slots))
-        return [(Pack([a], slots), [a]) for a in small]
 
     @staticmethod
     def rule(p: Tensor, g: Tensor, *, lr: float, b: float) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from thalweg import optim
 from thalweg.core import NonFiniteError
-from thalweg.optim.engine import elementwise
+from thalweg.optim.engine import batches, elementwise
 
 SHAPES = [(3, 4), (), (0, 3), (1,), (130, 130), (7, 2, 3), (300, 400)]
 
@@ -75,8 +75,8 @@ def test_eager_and_compiled_agree(cls, hyper, dtype, tolerance):
 @pytest.mark.parametrize("cls, hyper", EVERY)
 def test_packing_does_not_change_the_result(cls, hyper, monkeypatch):
     results = []
-    for small in (0, elementwise.SMALL):
-        monkeypatch.setattr(elementwise, "SMALL", small)
+    for small in (0, batches.SMALL):
+        monkeypatch.setattr(batches, "SMALL", small)
         params = parameters(torch.float64)
         optimizer = cls(params, **hyper, generator=torch.Generator().manual_seed(3))
         results.append(run(optimizer, params))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from thalweg.optim.engine.base import Active, How, RuleOptimizer
 from thalweg.optim.engine.elementwise import Elementwise
-from thalweg.optim.engine.globally import Global, squared_norm
+from thalweg.optim.engine.globally import Global, squared_norm, tensor_norms
 from thalweg.optim.engine.sharding import whole
 from thalweg.optim.engine.tensorwise import Matrixwise, Tensorwise
 
@@ -22,5 +22,6 @@ __all__ = [
     "RuleOptimizer",
     "Tensorwise",
     "squared_norm",
+    "tensor_norms",
     "whole",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thalweg.optim.engine.base import Active
 from thalweg.optim.engine.elementwise import Elementwise
+from thalweg.optim.engine.kernel import compute_dtype
 from thalweg.optim.engine.sharding import is_sharded, local, summed_over_shards
 
 
@@ -24,6 +25,7 @@ class Global(Elementwise):
     """
 
     def common(self, active: Sequence[Active]) -> Callable[[Active], Mapping[str, float]] | None:
+        """The numbers of each parameter's rule; they may differ from tensor to tensor."""
         raise NotImplementedError
 
     def read_shared(self, name: str, params: Iterable[Tensor], first: float = 0.0) -> float:
@@ -43,6 +45,23 @@ class Global(Elementwise):
     def all_params(self) -> list[Tensor]:
         """The parameters of all groups."""
         return [p for group in self.param_groups for p in group["params"]]
+
+
+def tensor_norms(tensors: Sequence[Tensor]) -> list[float]:
+    r"""The Euclidean norm :math:`\|t_i\|_2` of every tensor, in the precision of its rule."""
+    norms = [0.0] * len(tensors)
+    plain: dict[torch.dtype, list[int]] = {}
+    for i, tensor in enumerate(tensors):
+        if is_sharded(tensor) or tensor.numel() == 0:
+            norms[i] = math.sqrt(squared_norm([tensor]))
+        else:
+            plain.setdefault(compute_dtype(tensor.dtype), []).append(i)
+    for dtype, places in plain.items():
+        found = torch._foreach_norm([tensors[i] for i in places], 2, dtype=dtype)
+        for i, norm in zip(places, torch.stack(found).tolist(), strict=True):
+            # Squares can leave the range of a short format where their root does not.
+            norms[i] = norm if 1e-15 < norm < 1e15 else math.sqrt(squared_norm([tensors[i]]))
+    return norms
 
 
 def squared_norm(tensors: Sequence[Tensor]) -> float:
