@@ -9,19 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thalweg import core, data, numeric, optim, testing
-    from thalweg.compare import compare
+    from thalweg import compare, core, data, numeric, optim, testing
     from thalweg.core import Reason, Result, Training, iterate
 
 __version__ = "0.1.0"
 
-_modules = ("core", "data", "numeric", "optim", "testing")
+_modules = ("compare", "core", "data", "numeric", "optim", "testing")
 _names = {
     "Training": "thalweg.core",
     "Result": "thalweg.core",
     "Reason": "thalweg.core",
     "iterate": "thalweg.core",
-    "compare": "thalweg.compare",
 }
 
 __all__ = [
