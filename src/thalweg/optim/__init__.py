@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from thalweg.optim import kappa
 from thalweg.optim.accelegrad import AcceleGrad, accelegrad
 from thalweg.optim.adagrad import AdaGrad, AdaGradNorm
 from thalweg.optim.adagrad_full import AdaGradFull
 from thalweg.optim.adam import Adam, AdamW
+from thalweg.optim.adamp import SGDP, AdamP
 from thalweg.optim.amsgrad import AMSGrad
+from thalweg.optim.clipping import ClippedSGD, clip_coordinates_
 from thalweg.optim.engine import (
     Elementwise,
     Global,
@@ -15,6 +18,10 @@ from thalweg.optim.engine import (
     RuleOptimizer,
     Tensorwise,
 )
+from thalweg.optim.kappa import Kappa
+from thalweg.optim.lion import Lion
+from thalweg.optim.lion_k import LionK, lion_lyapunov
+from thalweg.optim.novograd import NovoGrad
 from thalweg.optim.perturbed import PerturbedSGD
 from thalweg.optim.rmsprop import RMSProp
 from thalweg.optim.schedules import as_lr_scheduler, cooldown, power, sqrt_horizon
@@ -24,6 +31,7 @@ from thalweg.optim.variable_metric import gradient_mapping, variable_metric_step
 
 __all__ = [
     "SGD",
+    "SGDP",
     "SGLD",
     "AMSGrad",
     "AcceleGrad",
@@ -31,19 +39,28 @@ __all__ = [
     "AdaGradFull",
     "AdaGradNorm",
     "Adam",
+    "AdamP",
     "AdamW",
+    "ClippedSGD",
     "Elementwise",
     "Global",
     "How",
+    "Kappa",
+    "Lion",
+    "LionK",
     "Matrixwise",
+    "NovoGrad",
     "PerturbedSGD",
     "RMSProp",
     "RuleOptimizer",
     "Tensorwise",
     "accelegrad",
     "as_lr_scheduler",
+    "clip_coordinates_",
     "cooldown",
     "gradient_mapping",
+    "kappa",
+    "lion_lyapunov",
     "power",
     "sqrt_horizon",
     "variable_metric_step",
