@@ -208,3 +208,21 @@ def test_all_coordinates_never_seen_is_the_euclidean_projection() -> None:
     x.grad = torch.zeros(2, dtype=DOUBLE)
     optimizer.step()
     assert x.tolist() == pytest.approx([0.6, 0.8])
+
+
+def test_an_empty_parameter_is_no_obstacle() -> None:
+    empty, x = torch.nn.Parameter(torch.zeros(0)), torch.nn.Parameter(torch.zeros(2))
+    optimizer = AdaGrad([empty, x], lr=1.0, constraint=Box(-0.5, 0.5))
+    empty.grad, x.grad = torch.zeros(0), torch.ones(2)
+    optimizer.step()
+    assert x.tolist() == [-0.5, -0.5]
+
+
+def test_what_a_projection_takes_away_does_not_come_back_through_the_compensation() -> None:
+    x = torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+    optimizer = AdaGrad([x], lr=0.01, constraint=Box(-1, 1), rounding="compensated")
+    for _ in range(5):
+        x.grad = torch.full_like(x, -1.0)
+        optimizer.step()
+    assert x.tolist() == [1.0, 1.0]
+    assert optimizer.state[x]["compensation"].tolist() == [0.0, 0.0]

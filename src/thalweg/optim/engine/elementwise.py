@@ -99,7 +99,10 @@ class Elementwise(RuleOptimizer):
         self._noise, self._scalars, self._prepared = {}, {}, {}
         if self.constraint is not None:
             for a in active:
-                self._project(a)
+                if a.p.numel():
+                    self._project(a)
+                if self.rounding == "compensated":  # the rest of a move that was projected away
+                    a.state["compensation"].zero_()
 
     def _update_separate(self, batch: Separate, members: list[Active], common: Any) -> None:
         """Large tensors, each where it lies."""
@@ -219,7 +222,7 @@ class Elementwise(RuleOptimizer):
 
     def _check_parameter(self, group: dict[str, Any], p: Tensor) -> None:
         super()._check_parameter(group, p)
-        if self.constraint is None:
+        if self.constraint is None or p.numel() == 0:
             return
         start = whole(p.detach())
         inside = self.constraint.project(start)

@@ -93,8 +93,13 @@ def _sum_of_squares(tensors: Sequence[Tensor]) -> float:
     tensors = [t for t in tensors if t.numel()]
     if not tensors:
         return 0.0
-    norms = torch.stack([n.double().cpu() for n in torch._foreach_norm(list(tensors))])
-    total = float(norms.square().sum())
+    kinds: dict[torch.dtype, list[Tensor]] = {}
+    for t in tensors:
+        kinds.setdefault(compute_dtype(t.dtype), []).append(t)
+    total = 0.0
+    for dtype, members in kinds.items():
+        norms = torch._foreach_norm(members, 2, dtype=dtype)
+        total += float(torch.stack(norms).double().square().sum())
     if math.isfinite(total) and total > 1e-25:
         return total
     # Squares can leave the range of float32 (or lose digits at its lower end), not float64's.
