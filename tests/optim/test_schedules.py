@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -258,3 +259,18 @@ def test_p_outside_the_theory_warns(p: float) -> None:
 def test_bad_input(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_3_the_state_of_a_scheduler_loads_with_weights_only(tmp_path: Path) -> None:
+    def fresh() -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+        return optimizer, as_lr_scheduler(optimizer, cooldown(0.5, start=2))
+
+    optimizer, scheduler = fresh()
+    for _ in range(5):
+        optimizer.step()
+        scheduler.step()
+    torch.save(scheduler.state_dict(), tmp_path / "scheduler.pt")
+    _, resumed = fresh()
+    resumed.load_state_dict(torch.load(tmp_path / "scheduler.pt", weights_only=True))
+    assert resumed.get_last_lr() == scheduler.get_last_lr()

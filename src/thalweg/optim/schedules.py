@@ -126,7 +126,11 @@ def as_lr_scheduler(
     >>> scheduler.get_last_lr()
     [0.25]
     """
-    return LambdaLR(optimizer, _FromZero(schedule.factor), last_epoch)
+
+    def factor(epoch: int) -> float:  # torch counts from 0; of a plain function it saves nothing
+        return schedule.factor(epoch + 1)
+
+    return LambdaLR(optimizer, factor, last_epoch)
 
 
 @dataclass(frozen=True)
@@ -146,13 +150,3 @@ class _Cooldown:
 
     def __call__(self, k: int) -> float:
         return 1.0 if k <= self.start else (self.offset / (self.offset + k - self.start)) ** self.p
-
-
-class _FromZero:
-    """torch counts epochs from 0, the schedules steps from 1."""
-
-    def __init__(self, factor: Callable[[int], float]) -> None:
-        self.factor = factor
-
-    def __call__(self, epoch: int) -> float:
-        return self.factor(epoch + 1)
