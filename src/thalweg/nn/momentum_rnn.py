@@ -1,0 +1,200 @@
+"""MomentumRNN and MomentumLSTM: heavy-ball momentum in the input."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Unpack
+
+from thalweg.core.catalogue import Axis
+from thalweg.nn.drives import Momentum
+from thalweg.nn.recurrent import CellOptions, LayerOptions, RecurrentCell, RecurrentLayer
+from thalweg.nn.units import LSTMUnit, RNNUnit
+
+_PAPER = "Nguyen, Baraniuk, Bertozzi, Osher & Wang, NeurIPS 2020 (arXiv 2006.06919)"
+
+
+class MomentumRNN(RecurrentLayer):
+    r"""An RNN driven through heavy-ball momentum, against vanishing gradients.
+
+    .. math::
+        e_t &= W x_t + b_W, \\
+        v_t &= \mu v_{t-1} + s\, e_t, \\
+        h_t &= \sigma(U h_{t-1} + b_U + v_t)
+
+    With mu=0 and step=1 it is torch.nn.RNN, whose weights it loads.
+
+    Parameters
+    ----------
+    input_size, hidden_size
+        Sizes of :math:`x_t` and :math:`h_t`, >= 1.
+    num_layers
+        Layers, each fed with the output of the one before, >= 1. Default 1.
+    nonlinearity
+        ``"tanh"`` (default), ``"relu"``, ``"modrelu"`` (with a learned bias) or ``"identity"``.
+    mu
+        Momentum :math:`\mu` in [0, 1). Default 0.6.
+    step
+        Step size s > 0 of the input. Default 0.6.
+    **how
+        `bias`, `batch_first`, `dropout`, `bidirectional`, `device`, `dtype` as in torch.nn.RNN.
+
+    Returns
+    -------
+    tuple
+        Called with ``(input, hx=None)`` as torch.nn.RNN; the state is (h, v).
+
+    Raises
+    ------
+    ValueError
+        For a value out of range or a shape that does not fit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = MomentumRNN(3, 5)
+    >>> output, (h, v) = layer(torch.zeros(7, 2, 3))
+    >>> output.shape, v.shape
+    (torch.Size([7, 2, 5]), torch.Size([1, 2, 5]))
+
+    References
+    ----------
+    Nguyen, Baraniuk, Bertozzi, Osher & Wang, "MomentumRNN: integrating momentum into recurrent
+    neural networks", NeurIPS 2020 (arXiv 2006.06919).
+    """
+
+    paper = _PAPER
+    year = 2020
+    family = "recurrent"
+    needs: ClassVar[tuple[str, ...]] = ()
+    memory = "hidden_size per sequence"
+    search_space: ClassVar[dict[str, Axis]] = {}
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        *,
+        mu: float = 0.6,
+        step: float = 0.6,
+        **how: Unpack[LayerOptions],
+    ) -> None:
+        super().__init__(
+            RNNUnit(nonlinearity), Momentum(mu, step), input_size, hidden_size, num_layers, **how
+        )
+
+
+class MomentumRNNCell(RecurrentCell):
+    """One step of `MomentumRNN`, called like torch.nn.RNNCell: its state is (h, v).
+
+    Examples
+    --------
+    >>> import torch
+    >>> h, v = MomentumRNNCell(3, 5)(torch.zeros(2, 3))
+    >>> h.shape
+    torch.Size([2, 5])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        nonlinearity: str = "tanh",
+        *,
+        mu: float = 0.6,
+        step: float = 0.6,
+        **how: Unpack[CellOptions],
+    ) -> None:
+        super().__init__(RNNUnit(nonlinearity), Momentum(mu, step), input_size, hidden_size, **how)
+
+
+class MomentumLSTM(RecurrentLayer):
+    r"""An LSTM driven through heavy-ball momentum, against vanishing gradients.
+
+    .. math::
+        e_t &= W x_t + b_W, \\
+        v_t &= \mu v_{t-1} + s\, e_t, \\
+        (i, f, g, o)_t &= U h_{t-1} + b_U + v_t, \\
+        c_t &= \sigma(f_t)\, c_{t-1} + \sigma(i_t) \tanh g_t, \qquad
+        h_t = \sigma(o_t) \tanh c_t
+
+    With mu=0 and step=1 it is torch.nn.LSTM, whose weights it loads.
+
+    Parameters
+    ----------
+    input_size, hidden_size
+        Sizes of :math:`x_t` and :math:`h_t`, >= 1.
+    num_layers
+        Layers, each fed with the output of the one before, >= 1. Default 1.
+    mu
+        Momentum :math:`\mu` in [0, 1). Default 0.6.
+    step
+        Step size s > 0 of the input. Default 0.6.
+    **how
+        `bias`, `batch_first`, `dropout`, `bidirectional`, `device`, `dtype` as in torch.nn.LSTM.
+
+    Returns
+    -------
+    tuple
+        Called with ``(input, hx=None)`` as torch.nn.LSTM; the state is (h, c, v).
+
+    Raises
+    ------
+    ValueError
+        For a value out of range or a shape that does not fit.
+
+    Examples
+    --------
+    >>> import torch
+    >>> layer = MomentumLSTM(3, 5)
+    >>> output, (h, c, v) = layer(torch.zeros(7, 2, 3))
+    >>> output.shape, v.shape
+    (torch.Size([7, 2, 5]), torch.Size([1, 2, 20]))
+
+    References
+    ----------
+    Nguyen, Baraniuk, Bertozzi, Osher & Wang, "MomentumRNN: integrating momentum into recurrent
+    neural networks", NeurIPS 2020 (arXiv 2006.06919).
+    """
+
+    paper = _PAPER
+    year = 2020
+    family = "recurrent"
+    needs: ClassVar[tuple[str, ...]] = ()
+    memory = "4 hidden_size per sequence"
+    search_space: ClassVar[dict[str, Axis]] = {}
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        *,
+        mu: float = 0.6,
+        step: float = 0.6,
+        **how: Unpack[LayerOptions],
+    ) -> None:
+        super().__init__(LSTMUnit(), Momentum(mu, step), input_size, hidden_size, num_layers, **how)
+
+
+class MomentumLSTMCell(RecurrentCell):
+    """One step of `MomentumLSTM`, called like torch.nn.LSTMCell: its state is (h, c, v).
+
+    Examples
+    --------
+    >>> import torch
+    >>> h, c, v = MomentumLSTMCell(3, 5)(torch.zeros(2, 3))
+    >>> h.shape
+    torch.Size([2, 5])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        mu: float = 0.6,
+        step: float = 0.6,
+        **how: Unpack[CellOptions],
+    ) -> None:
+        super().__init__(LSTMUnit(), Momentum(mu, step), input_size, hidden_size, **how)
