@@ -52,8 +52,8 @@ def without_radial_part(u: Tensor, p: Tensor, rows: bool, eps: float) -> Tensor:
     """
     dims = (1,) if rows else (0, 1)
     length = (p * p).sum(dims, keepdim=True).sqrt()
-    p_hat = divide(p, length, eps)
-    return u - p_hat * (p_hat * u).sum(dims, keepdim=True)
+    share = divide(divide((p * u).sum(dims, keepdim=True), length, eps), length, eps)
+    return u - share * p
 
 
 class _Projected(Tensorwise):

@@ -1,4 +1,4 @@
-"""Coordinate-wise clipping: the largest coordinates of a direction are cut to the size of the next."""
+"""Coordinate-wise clipping: the largest coordinates are cut to the size of the next."""
 
 from __future__ import annotations
 

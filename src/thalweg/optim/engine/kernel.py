@@ -122,10 +122,10 @@ class Compiled:
         fresh = types.FunctionType(code, traced.__globals__, "traced", None, traced.__closure__)
         # One thread count for all calls: the code cache of inductor does not look at size hints,
         # so every trace uses the same large example and names its threads.
-        # Other floats that a rule reads, such as default arguments, are constants.
+        # Other numbers that a rule reads, such as default arguments, are constants.
         with (
             torch.no_grad(),
-            torch._dynamo.config.patch(specialize_float=True),
+            torch._dynamo.config.patch(specialize_float=True, specialize_int=True),
             torch._inductor.config.patch(
                 {
                     "cpp.threads": torch.get_num_threads(),
@@ -161,13 +161,10 @@ class Compiled:
 
         #: False if the rule asked how large its tensors are: its code serves these sizes only.
         #: (That a length of p is the length of g is no question of this kind.)
-        nodes = [value.node for value in inputs if isinstance(value, torch.SymInt)]
-        lengths = {symbol for node in nodes for symbol in node.expr.free_symbols}
-        self.for_all_sizes = not any(
-            guard.expr.free_symbols & lengths
-            and not (guard.expr.is_Equality and all(side.is_Symbol for side in guard.expr.args))
-            for node in nodes[:1]
-            for guard in node.shape_env.guards
+        lengths = [value.node for value in inputs if isinstance(value, torch.SymInt)]
+        self.for_all_sizes = all(
+            guard.expr.is_Equality and all(side.is_Symbol for side in guard.expr.args)
+            for guard in (lengths[0].shape_env.guards if lengths else ())
         )
         if not self.for_all_sizes:
             return

@@ -150,18 +150,21 @@ class Tensorwise(RuleOptimizer):
         if loop is None:
             if len(shapes) <= 1:
                 examples = [
-                    torch.empty(_example_shape(t.shape), dtype=t.dtype, device=t.device)
+                    torch.empty(_example_shape(t.shape) or [1], dtype=t.dtype, device=t.device)
                     for t in tensors
                 ]
+                scalar = tuple(t.dim() == 0 for t in tensors)
                 counts = (n_state, 0, len(tensors) - 2 - n_state)
-                loop = _try_to_compile(update, counts, tuple(numbers), examples)
+                loop = _try_to_compile(
+                    _with_scalars(update, scalar, n_state), counts, tuple(numbers), examples
+                )
             _compiled[full] = loop = loop or torch.compile(update, dynamic=True)
         if isinstance(loop, Compiled):
             at = (id(loop), tuple(numbers.values()))
             scalars = self._scalars.get(at)
             if scalars is None:
                 scalars = self._scalars[at] = loop.scalars(list(numbers.values()))
-            loop(tensors, scalars)
+            loop([t.view(1) if t.dim() == 0 else t for t in tensors], scalars)
             return
         on_device = {
             n: torch.tensor(v, dtype=torch.float64, device=p.device) for n, v in numbers.items()
@@ -234,12 +237,38 @@ def _arranged(
     return tensors[0], tensors[1], tensors[2 : 2 + n_state], [], tensors[2 + n_state :]
 
 
+def _with_scalars(update: Update, scalar: Sequence[bool], n_state: int) -> Update:
+    """`update` for 0-d tensors given as vectors of length 1.
+
+    The compiler takes a 0-d float64 tensor for a Python number, and drops what is written to it.
+    """
+    if not any(scalar):
+        return update
+
+    def on_vectors(
+        p: Tensor, g: Tensor, state: Sequence[Tensor], _: Any, extra: Sequence[Tensor], numbers: Any
+    ) -> None:
+        seen = [
+            t.view(()) if is_scalar else t
+            for t, is_scalar in zip([p, g, *state, *extra], scalar, strict=True)
+        ]
+        update(*_arranged(seen, n_state), numbers)
+
+    return on_vectors
+
+
 def _try_to_compile(
     update: Update, counts: tuple[int, int, int], names: Sequence[str], examples: Sequence[Tensor]
 ) -> Compiled | None:
     """One loop for all sizes, or None if the rule asks for its sizes or leaves the graph."""
+    from torch._inductor.exc import InductorError
+
     try:
-        compiled = Compiled(update, counts, names, examples)
+        try:
+            compiled = Compiled(update, counts, names, examples)
+        except InductorError:  # torch 2.13 trips over some loops it has fused (KeyError: 'buf8')
+            with torch._inductor.config.patch(max_fusion_size=2):
+                compiled = Compiled(update, counts, names, examples)
     except torch._dynamo.exc.Unsupported:
         return None
     return compiled if compiled.for_all_sizes else None
