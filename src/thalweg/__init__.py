@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thalweg import compare, core, data, numeric, optim, testing
     from thalweg.core import Reason, Result, Training, iterate
+    from thalweg.optim.param_groups import param_groups
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,7 @@ _names = {
     "Result": "thalweg.core",
     "Reason": "thalweg.core",
     "iterate": "thalweg.core",
+    "param_groups": "thalweg.optim",
 }
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "iterate",
     "numeric",
     "optim",
+    "param_groups",
     "testing",
 ]
 

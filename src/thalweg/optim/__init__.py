@@ -10,6 +10,7 @@ from thalweg.optim.adam import Adam, AdamW
 from thalweg.optim.adamp import SGDP, AdamP
 from thalweg.optim.amsgrad import AMSGrad
 from thalweg.optim.clipping import ClippedSGD, clip_coordinates_
+from thalweg.optim.egdd import EGDD
 from thalweg.optim.engine import (
     Elementwise,
     Global,
@@ -22,17 +23,26 @@ from thalweg.optim.kappa import Kappa
 from thalweg.optim.lion import Lion
 from thalweg.optim.lion_k import LionK, lion_lyapunov
 from thalweg.optim.novograd import NovoGrad
+from thalweg.optim.param_groups import ParamGroups, param_groups
 from thalweg.optim.perturbed import PerturbedSGD
 from thalweg.optim.rmsprop import RMSProp
+from thalweg.optim.salsa import SALSA
+from thalweg.optim.sasa import SASA, SSLS
 from thalweg.optim.schedules import as_lr_scheduler, cooldown, power, sqrt_horizon
 from thalweg.optim.sgd import SGD
 from thalweg.optim.sgld import SGLD
+from thalweg.optim.sso import sso_minimize, sso_step
 from thalweg.optim.variable_metric import gradient_mapping, variable_metric_step
+from thalweg.optim.weight_noise import NoisyStep, weight_noise
 
 __all__ = [
+    "EGDD",
+    "SALSA",
+    "SASA",
     "SGD",
     "SGDP",
     "SGLD",
+    "SSLS",
     "AMSGrad",
     "AcceleGrad",
     "AdaGrad",
@@ -49,7 +59,9 @@ __all__ = [
     "Lion",
     "LionK",
     "Matrixwise",
+    "NoisyStep",
     "NovoGrad",
+    "ParamGroups",
     "PerturbedSGD",
     "RMSProp",
     "RuleOptimizer",
@@ -61,7 +73,11 @@ __all__ = [
     "gradient_mapping",
     "kappa",
     "lion_lyapunov",
+    "param_groups",
     "power",
     "sqrt_horizon",
+    "sso_minimize",
+    "sso_step",
     "variable_metric_step",
+    "weight_noise",
 ]
