@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,19 @@ from thalweg.nn.recurrence import State, recur
 if TYPE_CHECKING:
     from thalweg.nn.drives import Drive
     from thalweg.nn.units import Unit
+
+
+class Weights(NamedTuple):
+    """The weights of one cell; None for those it does not have."""
+
+    weight_ih: Any
+    weight_hh: Any
+    bias_ih: Any
+    bias_hh: Any
+    bias_modrelu: Any
+
+    def project(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight_ih, self.bias_ih)
 
 
 class CellOptions(TypedDict, total=False):
@@ -91,19 +104,15 @@ class Recurrent(nn.Module):
                     with torch.no_grad():
                         weight[self.hidden_size : 2 * self.hidden_size] = 1.0
 
-    def _project(self, x: Tensor, suffix: str) -> Tensor:
-        return F.linear(x, self._weight("weight_ih", suffix), self._weight("bias_ih", suffix))
+    def _weights(self, suffix: str) -> Weights:
+        return Weights(*(getattr(self, name + suffix, None) for name in Weights._fields))
 
-    def _advance(self, e: Tensor, state: State, suffix: str) -> State:
+    def _advance(self, e: Tensor, state: State, weights: Weights) -> State:
         """One step of a cell from the projected input."""
-        weight, bias = self._weight("weight_hh", suffix), self._weight("bias_hh", suffix)
-        u = F.linear(state[0], weight, bias)
+        u = F.linear(state[0], weights.weight_hh, weights.bias_hh)
         kept = len(self.unit.state)
         a, *driven = self.drive(e, u, *state[kept:])
-        return (*self.unit(a, state[:kept], self._weight("bias_modrelu", suffix)), *driven)
-
-    def _weight(self, name: str, suffix: str) -> Any:
-        return getattr(self, name + suffix, None)
+        return (*self.unit(a, state[:kept], weights.bias_modrelu), *driven)
 
     def _sizes(self) -> dict[str, int]:
         rows = self.unit.gates * self.hidden_size
@@ -165,7 +174,8 @@ class RecurrentCell(Recurrent):
         if hx is None:
             hx = self._zero_state(input, *leading)
         self._check_state(hx, *leading)
-        return self._advance(self._project(input, ""), tuple(hx), "")
+        weights = self._weights("")
+        return self._advance(weights.project(input), tuple(hx), weights)
 
 
 class RecurrentLayer(Recurrent):
@@ -262,10 +272,11 @@ class RecurrentLayer(Recurrent):
                 x = F.dropout(x, self.dropout, self.training)
             outputs = []
             for suffix in self._suffixes(layer):
+                weights = self._weights(suffix)
                 start = tuple(member[len(finals)] for member in hx)
                 h, final = recur(
-                    partial(self._advance, suffix=suffix),
-                    self._project(x, suffix),  # all time steps at once
+                    partial(self._advance, weights=weights),
+                    weights.project(x),  # all time steps at once
                     start,
                     batch_sizes,
                     reverse=suffix.endswith("reverse"),
