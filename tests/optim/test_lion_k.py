@@ -140,6 +140,15 @@ def test_4_the_lyapunov_function_does_not_increase_along_the_flow(kappa: Any) ->
     assert last < first - 0.01
 
 
+def test_4_the_lyapunov_function_by_hand() -> None:
+    """K = m^2/2, lr = 0.5, betas (0.5, 0.75), lam = 2: gamma = 0.5, epsilon = 1."""
+    x, m = torch.tensor([3.0], dtype=DOUBLE), torch.tensor([5.0], dtype=DOUBLE)
+    conj = (2 * 3) ** 2 / 2
+    expected = 0.5 * 7 + 0.5 / 2 * conj + (1 - 0.5) / (1 + 2) * (conj + 12.5 - 2 * 3 * 5)
+    value = lion_lyapunov(x, m, lambda x: 7.0, HalfSquare(), 2.0, (0.5, 0.75), 0.5)
+    assert value == pytest.approx(expected, rel=1e-14)
+
+
 def test_4_the_flow_is_what_the_optimizer_follows() -> None:
     """x and -exp_avg after a small step are the Euler step of the flow, lr its length."""
     lr, betas, lam = 1e-3, (0.99, 0.995), 1.3
@@ -154,6 +163,13 @@ def test_4_the_flow_is_what_the_optimizer_follows() -> None:
     push = gamma * g + gamma * m
     torch.testing.assert_close(x.detach(), x0 + lr * ((m - eps * push).tanh() - lam * x0))
     torch.testing.assert_close(-optimizer.state[x]["exp_avg"], m - lr * push)
+
+
+def test_implicit_decay_by_hand() -> None:
+    x = Parameter(torch.tensor([3.0], dtype=DOUBLE))
+    x.grad = torch.ones(1, dtype=DOUBLE)
+    LionK([x], lr=0.5, weight_decay=4.0, implicit=True).step()
+    assert x.item() == pytest.approx((3 - 0.5) / (1 + 2.0), rel=1e-14)
 
 
 @pytest.mark.parametrize("implicit", [False, True])
