@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thalweg import compare, core, data, numeric, optim, testing
+    from thalweg import compare, core, data, learn, nn, numeric, optim, testing
     from thalweg.core import Reason, Result, Training, iterate
     from thalweg.optim.param_groups import param_groups
 
 __version__ = "0.1.0"
 
-_modules = ("compare", "core", "data", "numeric", "optim", "testing")
+_modules = ("compare", "core", "data", "learn", "nn", "numeric", "optim", "testing")
 _names = {
     "Training": "thalweg.core",
     "Result": "thalweg.core",
@@ -32,6 +32,8 @@ __all__ = [
     "core",
     "data",
     "iterate",
+    "learn",
+    "nn",
     "numeric",
     "optim",
     "param_groups",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from thalweg.nn import (
+    SRLSTM,
     AdamLSTM,
     MomentumLSTM,
     MomentumRNN,
@@ -20,7 +21,6 @@ from thalweg.nn import (
     NesterovRNN,
     RMSPropLSTM,
     RMSPropRNN,
-    SRLSTM,
 )
 from thalweg.nn.drives import AdamDrive, Momentum, Nesterov, next_count
 from thalweg.nn.units import lstm, modrelu
