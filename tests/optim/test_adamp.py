@@ -144,7 +144,8 @@ def test_the_threshold_is_delta_over_the_root_of_the_columns(
     optimizer = SGDP([("x", x)], lr=0.1)
     optimizer.step()
     assert optimizer.last_projected == (("x",) if passes else ())
-    assert (x[:, 0] == 2).all() == passes
+    # up to eps: an unprojected row would move by about 5e-3
+    assert bool(((x.detach()[:, 0] - 2).abs() < 1e-9).all()) == passes
 
 
 def tangent_run(method: Any, steps: int, d: int, lr: float, **how: Any) -> float:
