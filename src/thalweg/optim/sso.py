@@ -251,7 +251,7 @@ class _State(NamedTuple):
 def _seen(model: nn.Module, loss: Loss, batch: tuple[Any, Any]) -> _Seen:
     inputs, target = batch
     with torch.no_grad():
-        z = _outputs(model, inputs)
+        z = _outputs(model, inputs).clone()  # outputs may be a view of the parameters that move
     with torch.enable_grad():
         z.requires_grad_()
         value = _scalar(loss(z, target))

@@ -182,7 +182,7 @@ class StepControl(Elementwise):
             return super().step()
         if not _takes_mode(closure):
             return self._step_with_backward(closure)
-        self._evaluate = lambda: float(closure(True))
+        self._evaluate = lambda: _number(closure(True))
         try:
             super().step()
             return self._first_loss
@@ -192,12 +192,12 @@ class StepControl(Elementwise):
     def _step_with_backward(self, closure: Closure) -> Any:
         def first() -> Any:
             loss = closure()
-            self._first_loss = float(loss)
+            self._first_loss = _number(loss)
             return loss
 
         def evaluate() -> float:
             with torch.enable_grad():
-                return float(closure())
+                return _number(closure())
 
         self._evaluate = evaluate
         self._gradients_again = True
@@ -355,3 +355,7 @@ def _takes_mode(closure: Closure) -> bool:
     return any(
         q.kind in positional and (q.name == "eval_mode" or q.default is q.empty) for q in parameters
     )
+
+
+def _number(loss: Any) -> float:
+    return float(loss.detach() if isinstance(loss, Tensor) else loss)

@@ -195,16 +195,16 @@ class NoisyStep:
         return result
 
     def _shift(self, active: Sequence[Tensor]) -> None:
-        arguments = (self.std, self.mode, self.distribution, self.generator)
-        if not self.anticorrelated:
-            for p in active:
-                p.add_(_noise(p, *arguments))
-            return
-        params = self._params()
-        last = self._last or [torch.zeros_like(p) for p in params]
-        self._last = [_noise(p, *arguments) for p in params]
-        for p, old, new in zip(params, last, self._last, strict=True):
-            p.add_(new - old)
+        if self.anticorrelated and not self._last:
+            self._last = [torch.zeros_like(p) for p in self._params()]
+        taking_part = {id(p) for p in active}
+        for i, p in enumerate(self._params()):
+            if id(p) not in taking_part:
+                continue
+            noise = _noise(p, self.std, self.mode, self.distribution, self.generator)
+            if self.anticorrelated:
+                noise, self._last[i] = noise - self._last[i], noise
+            p.add_(noise)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients."""
