@@ -13,6 +13,7 @@ from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
+from thalweg.cli.methods import catalogue as every_method
 from thalweg.cli.methods import source
 from thalweg.core.catalogue import (
     Choice,
@@ -20,7 +21,6 @@ from thalweg.core.catalogue import (
     LogUniform,
     OneMinusLogUniform,
     Uniform,
-    collect,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Catalogue
 
 Every method of `thalweg`, as it declares itself: where the formula comes from, what it keeps in
-memory on top of the parameters, and the space `thalweg compare` tunes it over (chosen once per
-method, not per problem). `thalweg methods` prints the same list.
+memory on top of the parameters, and, of an optimizer, the space `thalweg compare` tunes it over
+(chosen once per method, not per problem). `thalweg methods` prints the same list.
 """
 
 
@@ -55,9 +55,7 @@ def beside_the_code(name: str) -> str:
 
 def catalogue() -> str:
     """The catalogue as Markdown: an overview table, then one section a method."""
-    import thalweg.optim
-
-    entries = collect(thalweg.optim)
+    entries = every_method()
     rows = [
         f"| [{e.name}](#{e.name.lower()}) | {cell(e.summary)} | {e.year} | {cell(e.memory)} |"
         for e in entries
@@ -81,8 +79,10 @@ def section(e: Entry) -> str:
         "source": source(e),
         "memory": e.memory,
         "needs": ", ".join(e.needs),
-        "tuned over": "; ".join(axes(e.search_space)) or "nothing: it has no parameter to tune",
+        "tuned over": "; ".join(axes(e.search_space)),
     }
+    if hasattr(e.target, "step") and not e.search_space:  # what cannot race is not tuned at all
+        facts["tuned over"] = "nothing: it has no parameter to tune"
     lines += [f"- **{name}**: {plain(text)}" for name, text in facts.items() if text]
     return "\n".join([*lines, ""])
 

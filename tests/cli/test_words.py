@@ -51,6 +51,7 @@ def test_a_class_without_steps_is_a_problem(
         ("digts-mlp", r"did you mean 'digits-mlp'"),
         ("adammw", r"did you mean 'AdamW'"),
         ("table.csv", r"--data table\.csv --target COLUMN"),
+        ("momentumlstm", r"thalweg.nn.MomentumLSTM, which is not an optimizer: it cannot race"),
         ("", r"'' is neither a problem nor a method"),
     ],
 )

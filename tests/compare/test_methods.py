@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import thalweg.nn
 from thalweg.compare import BadInput
 from thalweg.compare.methods import describe_axis, entries, resolve, search_space
 from thalweg.core.catalogue import Choice, LogUniform, OneMinusLogUniform
@@ -90,6 +91,16 @@ def test_nothing_and_something_else() -> None:
         resolve([])
     with pytest.raises(BadInput, match="got 3 of type int"):
         resolve([3])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("name", ["MomentumLSTM", "NesterovRNN"])
+def test_modules_of_the_catalogue_cannot_race(name: str) -> None:
+    assert name not in {entry.name for entry in entries()}
+    for method in (f"thalweg.nn:{name}", getattr(thalweg.nn, name)):
+        with pytest.raises(BadInput, match=f"{name}'? must be an optimizer class with a method"):
+            resolve([method])
+    with pytest.raises(BadInput, match=f"unknown method '{name}'"):
+        resolve([name])
 
 
 def test_a_module_that_raises_shows_its_own_traceback(

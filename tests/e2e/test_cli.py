@@ -268,11 +268,15 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on() -> None:
 
 
 def test_methods_lists_the_catalogue() -> None:
+    import thalweg.learn
+    import thalweg.nn
     import thalweg.optim
 
     listed = json.loads(run("methods", "--json").stdout)
     names = {method["name"] for method in listed}
-    assert names <= set(thalweg.optim.__all__)
+    places = (thalweg.optim, thalweg.nn, thalweg.learn)
+    assert names <= {name for place in places for name in place.__all__}
+    assert {"Adam", "MomentumLSTM", "NormalizedLogisticRegression"} <= names
     table = run("methods").stdout
     for name in names:
         assert name in table

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy
 import pytest
+import scipy.special
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Perceptron
+from sklearn.metrics import log_loss
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.nn import functional as F
 
@@ -169,6 +171,9 @@ def test_gives_up_on_what_the_perceptron_cannot_separate() -> None:
     theta = numpy.append(model.coef_[0], model.intercept_)
     last = (y * model.decision_function(X)).min() / numpy.linalg.norm(theta)
     assert model.result_.trace["margin"][-1] == pytest.approx(last, rel=1e-9)
+    assert model.result_.trace["loss"][0] == pytest.approx(numpy.log(2.0))
+    loss = log_loss(y, scipy.special.expit(model.decision_function(X)))
+    assert model.result_.trace["loss"][-1] == pytest.approx(loss, rel=1e-9)
     assert last <= model.best_margin_ < 0
     assert model.best_margin_ == model.result_.trace["margin"][1:].max()
 

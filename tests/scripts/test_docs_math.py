@@ -10,8 +10,8 @@ from types import ModuleType
 
 import pytest
 
-import thalweg.optim
-from thalweg.core.catalogue import Entry, collect
+from thalweg.cli.methods import catalogue
+from thalweg.core.catalogue import Entry
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +66,7 @@ def test_an_unknown_command_stops_the_build() -> None:
         math.mathml(r"\nosuch{x}", block=True, where="page.md")
 
 
-@pytest.mark.parametrize("entry", collect(thalweg.optim), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", catalogue(), ids=lambda entry: entry.name)
 def test_every_method_has_a_formula_that_can_be_drawn(entry: Entry) -> None:
     formula = pages.first_formula(inspect.getdoc(entry.target) or "")
     assert formula

@@ -8,6 +8,8 @@ from types import ModuleType
 
 import pytest
 
+import thalweg.learn
+import thalweg.nn
 import thalweg.optim
 from thalweg.core.catalogue import Choice, LogUniform, OneMinusLogUniform, Uniform
 
@@ -59,8 +61,10 @@ def test_a_bar_does_not_break_the_table(pages: ModuleType) -> None:
 
 def test_the_catalogue_has_every_method_once(pages: ModuleType) -> None:
     headings = [line for line in pages.catalogue().splitlines() if line.startswith("### ")]
-    methods = {name: getattr(thalweg.optim, name) for name in thalweg.optim.__all__}
+    places = (thalweg.optim, thalweg.nn, thalweg.learn)
+    methods = {name: getattr(place, name) for place in places for name in place.__all__}
     declared = [name for name, method in methods.items() if getattr(method, "paper", None)]
+    assert {"Adam", "MomentumLSTM", "NormalizedLogisticRegression"} <= set(declared)
     assert sorted(headings) == sorted(f"### {name}" for name in declared)
 
 

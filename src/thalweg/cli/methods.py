@@ -30,10 +30,7 @@ def methods(
       thalweg methods --family adaptive
       thalweg methods --json
     """
-    import thalweg.optim
-    from thalweg.core.catalogue import collect
-
-    entries = collect(thalweg.optim)
+    entries = catalogue()
     if family is not None:
         entries = [entry for entry in entries if entry.family.lower() == family.lower()] or (
             _no_family(family, entries)
@@ -42,6 +39,16 @@ def methods(
         typer.echo(json.dumps([facts(entry) for entry in entries], indent=2))
     else:
         _print_table(entries)
+
+
+def catalogue() -> list[Entry]:
+    """Every method of the house; of these only the optimizers can race."""
+    import thalweg.learn
+    import thalweg.nn
+    import thalweg.optim
+    from thalweg.core.catalogue import collect
+
+    return collect(thalweg.optim, thalweg.nn, thalweg.learn)
 
 
 def facts(entry: Entry) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from thalweg.compare import BadInput
 
@@ -73,13 +74,18 @@ def _names_a_method(word: str) -> bool:
 
 
 def _unknown(word: str, problems: Sequence[str], methods: Sequence[str]) -> BadInput:
+    from thalweg.cli.methods import catalogue
     from thalweg.core import check
+    from thalweg.core.catalogue import find
 
     if os.path.splitext(word)[1].lower() in (".csv", ".tsv", ".txt"):
         return BadInput(
             f"{word!r} is neither a problem nor a method; for a table write "
             f"--data {word} --target COLUMN"
         )
+    with suppress(ValueError):
+        found = find(word, catalogue())
+        return BadInput(f"{word!r} is {found.place}, which is not an optimizer: it cannot race")
     near = check.did_you_mean(word, [*problems, *methods])
     return BadInput(
         f"{word!r} is neither a problem nor a method{near}; problems are {', '.join(problems)} "

@@ -138,6 +138,7 @@ def _contender(method: str | type) -> Contender:
     elif isinstance(method, type):
         target, fixed, spec = method, {}, f"{method.__module__}:{method.__qualname__}"
         word = method.__name__
+        _optimizer_class(word, method)
     else:
         raise BadInput(
             "a method must be a name, 'module:Class' or an optimizer class, "
@@ -218,15 +219,18 @@ def _find(word: str) -> type:
                     f"{check.did_you_mean(class_name, names)}"
                 )
             target = getattr(target, part)
-        if not isinstance(target, type) or not callable(getattr(target, "step", None)):
-            raise BadInput(
-                f"{word!r} must be an optimizer class with a method step(), got {target!r}"
-            )
-        return target
+        return _optimizer_class(word, target)
     try:
         return catalogue.find(word, entries()).target
     except ValueError as error:
         raise BadInput(str(error)) from error
+
+
+def _optimizer_class(word: str, target: Any) -> type:
+    """`target`, if it can race: modules and estimators of the catalogue cannot."""
+    if not isinstance(target, type) or not callable(getattr(target, "step", None)):
+        raise BadInput(f"{word!r} must be an optimizer class with a method step(), got {target!r}")
+    return target
 
 
 def _import(name: str, word: str) -> Any:

@@ -67,7 +67,7 @@ class AdamRNN(RecurrentLayer):
     year = 2020
     family = "recurrent"
     needs: ClassVar[tuple[str, ...]] = ()
-    memory = "2 x hidden_size per sequence"
+    memory = "2 hidden_size per sequence"
     search_space: ClassVar[dict[str, Axis]] = {}
 
     def __init__(
@@ -174,7 +174,7 @@ class AdamLSTM(RecurrentLayer):
     year = 2020
     family = "recurrent"
     needs: ClassVar[tuple[str, ...]] = ()
-    memory = "2 x 4 hidden_size per sequence"
+    memory = "8 hidden_size per sequence"
     search_space: ClassVar[dict[str, Axis]] = {}
 
     def __init__(

@@ -65,7 +65,7 @@ class RMSPropRNN(RecurrentLayer):
     year = 2020
     family = "recurrent"
     needs: ClassVar[tuple[str, ...]] = ()
-    memory = "2 x hidden_size per sequence"
+    memory = "2 hidden_size per sequence"
     search_space: ClassVar[dict[str, Axis]] = {}
 
     def __init__(
@@ -168,7 +168,7 @@ class RMSPropLSTM(RecurrentLayer):
     year = 2020
     family = "recurrent"
     needs: ClassVar[tuple[str, ...]] = ()
-    memory = "2 x 4 hidden_size per sequence"
+    memory = "8 hidden_size per sequence"
     search_space: ClassVar[dict[str, Axis]] = {}
 
     def __init__(
