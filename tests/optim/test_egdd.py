@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from thalweg.optim import EGDD
+from thalweg.optim import EGDD, EGScale
 from thalweg.optim.inner_product import inner_product
 
 DOUBLE = torch.float64
@@ -113,7 +114,10 @@ def test_5_scale_and_gains_stay_positive_and_in_their_ranges(
 
 
 def test_6_ten_times_fewer_steps_on_a_quadratic_with_a_tiny_lr() -> None:
-    plain = steps_until_small(scale_lr=0.0, gain_lr=0.0)
+    x, n, plain = 1.0, 0.0, 0  # SGD with momentum, which item 1 shows EGDD to be without adaptation
+    while abs(x) >= 1e-6:
+        n = 0.9 * n + 1e-4 * x
+        x, plain = x - n, plain + 1
     adapted = steps_until_small()
     scale_only = steps_until_small(gain_lr=0.0, scale_lr=0.01, scale_range=(0.1, 1e4))
     assert (plain, adapted, scale_only) == (13_693, 422, 494)
@@ -203,6 +207,56 @@ def test_maximize_mirrors_scale_and_gains() -> None:
         up.step()
         down.step()
     assert torch.equal(x, y) and scale(up, x) == scale(down, y) != 1.0
+
+
+# ---- the scale for any optimizer ----
+
+
+def test_wrapped_sgd_is_egdd_without_gains_and_momentum() -> None:
+    """Without momentum, n = a g and u = a g: the scale sees the same directions."""
+    xs = [parameter(1.0, -2.0), parameter(0.5)]
+    ys = [parameter(1.0, -2.0), parameter(0.5)]
+    one = EGDD(xs, lr=0.1, momentum=0.0, scale_lr=0.3, gain_lr=0.0)
+    other = EGScale(torch.optim.SGD(ys, lr=0.1), scale_lr=0.3)
+    for k in range(20):
+        for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+            noise = gaussian(len(x), seed=10 * k + i)
+            x.grad, y.grad = x.detach() + noise, y.detach() + noise
+        one.step()
+        other.step()
+        assert other.scale == pytest.approx(scale(one, xs[0]), rel=1e-6)
+    assert other.scale != 1.0
+    assert all(torch.allclose(x, y, rtol=1e-6) for x, y in zip(xs, ys, strict=True))
+
+
+def test_wrapper_resumes_bitwise() -> None:
+    def build() -> tuple[torch.nn.Parameter, EGScale]:
+        x = parameter(1.0, 2.0)
+        return x, EGScale(torch.optim.Adam([x], lr=0.1), scale_lr=0.5)
+
+    def train(x: torch.nn.Parameter, optimizer: EGScale, steps: range) -> None:
+        for k in steps:
+            optimizer.zero_grad()
+            x.grad = x.detach() + gaussian(2, seed=k)
+            optimizer.step()
+
+    expected, optimizer = build()
+    train(expected, optimizer, range(10))
+    x, optimizer = build()
+    train(x, optimizer, range(5))
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    y, other = build()
+    y.data.copy_(x.data)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    train(y, other, range(5, 10))
+    assert torch.equal(y, expected) and other.scale != 1.0
+
+
+def test_wrapper_wants_an_optimizer() -> None:
+    with pytest.raises(TypeError, match=r"optimizer must be a torch\.optim\.Optimizer, got list"):
+        EGScale([parameter(1.0)])  # type: ignore[arg-type]
 
 
 # ---- bad input ----

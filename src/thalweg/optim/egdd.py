@@ -260,3 +260,103 @@ def _chosen(
     """Gradients and old directions of the groups that go down (or up) alone."""
     chosen = [i for i, s in enumerate(signs) if s == sign]
     return [members[i].g for i in chosen], [old[i] for i in chosen]
+
+
+class EGScale:
+    r"""One learned scale on the moves of any optimizer.
+
+    With u the move the optimizer would make, and s = 1 at first,
+
+    .. math::
+        s_k = \mathrm{clip}\Bigl(s_{k-1} \exp\bigl(\gamma_s
+            \langle \tfrac{g_k}{\|g_k\|}, \tfrac{u_{k-1}}{\|u_{k-1}\|} \rangle\bigr)\Bigr),
+        \qquad x_{k+1} = x_k - s_k u_k
+
+    (:math:`u_0 = 0`; inner product and norms over all parameters). The paper says that the scale
+    goes with any optimizer; its exact formulas are unverified, these are ours.
+
+    Parameters
+    ----------
+    optimizer
+        The optimizer that steps; its state sees the scaled points.
+    scale_lr
+        :math:`\gamma_s \ge 0`. Default 1e-3.
+    scale_range
+        The range s is clipped to, two positive numbers with 1 between them. Default (0.1, 10).
+
+    Raises
+    ------
+    TypeError
+        If `optimizer` is none.
+    ValueError
+        For a value out of range.
+
+    Examples
+    --------
+    >>> x = torch.nn.Parameter(torch.tensor([1.0]))
+    >>> optimizer = EGScale(torch.optim.SGD([x], lr=0.1), scale_lr=math.log(2))
+    >>> for _ in range(2):
+    ...     x.grad = torch.tensor([1.0])
+    ...     optimizer.step()
+    >>> round(x.item(), 4)  # 1 -> 0.9 -> 0.9 - 2 * 0.1
+    0.7
+
+    References
+    ----------
+    Amid, Anil, Fifty & Warmuth 2022 (arXiv 2202.00145).
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        scale_lr: float = 1e-3,
+        scale_range: tuple[float, float] = (0.1, 10.0),
+    ) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(
+                f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}"
+            )
+        self.optimizer = optimizer
+        self.scale_lr = check.number("scale_lr", scale_lr, ge=0)
+        self.scale_range = _range("scale_range", scale_range)
+        self.scale = 1.0
+        self._last: dict[int, Tensor] = {}
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups."""
+        return self.optimizer.param_groups
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """The optimizer's step, scaled. Gradients are those of the point before it."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        active = [i for i, p in enumerate(params) if p.grad is not None]
+        gradients = [params[i].grad for i in active]
+        last = [self._last.get(i, torch.zeros_like(params[i])) for i in active]
+        norms = (math.sqrt(squared_norm(gradients)) + 1e-10) * (
+            math.sqrt(squared_norm(last)) + 1e-10
+        )
+        inner = inner_product(gradients, last)
+        new = updated_scale(self.scale, inner, norms, scale_lr=self.scale_lr, normalized=True)
+        self.scale = min(max(new, self.scale_range[0]), self.scale_range[1])
+        before = [params[i].clone() for i in active]
+        self.optimizer.step()
+        for i, x in zip(active, before, strict=True):
+            u = self._last[i] = x - params[i]
+            params[i].copy_(x - self.scale * u)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear the gradients."""
+        self.optimizer.zero_grad(set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimizer's checkpoint, the scale and the last move."""
+        last = {i: u.clone() for i, u in self._last.items()}
+        return {"optimizer": self.optimizer.state_dict(), "scale": self.scale, "last": last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken, bitwise."""
+        self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.scale = float(state_dict["scale"])
+        self._last = {i: u.clone() for i, u in state_dict["last"].items()}
