@@ -244,6 +244,7 @@ def test_copies_and_state_dict(layer_class: type[RecurrentLayer]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("layer_class", LAYERS)
 def test_a_layer_compiles_without_a_break(layer_class: type[RecurrentLayer]) -> None:
+    torch.compiler.reset()  # torch compiles one function, here that of all layers, eight times
     layer, x = make(layer_class, 3, 4, bidirectional=True), draw(4, 2, 3)
     compiled = torch.compile(layer, fullgraph=True)
     assert_same(compiled(x), layer(x), 1e-12)
