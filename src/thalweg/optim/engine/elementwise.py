@@ -106,10 +106,21 @@ class Elementwise(RuleOptimizer):
 
     def _update_separate(self, batch: Separate, members: list[Active], common: Any) -> None:
         """Large tensors, each where it lies."""
-        calls = [self._ready(batch, i, a, common) for i, a in enumerate(members)]
-        # Not in the loop above: what Python has to do is faster before the data sweep the cache.
-        for update, tensors in calls:
-            update(tensors)
+        # First what Python has to do for all: it is faster before the data sweep the cache.
+        calls: list[tuple[Callable[[list[Tensor]], None], list[Tensor]]]
+        flat = [p for p in batch.flat if p is not None]
+        alike = common is None and len(flat) == len(members)
+        if alike and not self._random and self.rounding == "nearest":
+            gradients = [flat_as(local(a.p), local(a.g)) for a in members]
+            tensors = [
+                [p, g, *state] for p, g, state in zip(flat, gradients, batch.state, strict=True)
+            ]
+            update = self._update_of(members[0], tensors[0], 0, 0, None)
+            calls = [(update, t) for t in tensors]
+        else:
+            calls = [self._ready(batch, i, a, common) for i, a in enumerate(members)]
+        for update, t in calls:
+            update(t)
 
     def _ready(
         self, batch: Separate, i: int, a: Active, common: Any

@@ -146,8 +146,6 @@ class Compiled:
         examples: list[Tensor],
         hypers: list[Tensor],
     ) -> None:
-        from torch._inductor.compile_fx import compile_fx
-
         by_address = {t.data_ptr(): ("tensor", i) for i, t in enumerate(examples)}
         by_address |= {t.data_ptr(): ("number", i) for i, t in enumerate(hypers)}
         sources: dict[fx.Node, tuple[str, Any]] = {}
@@ -195,13 +193,48 @@ class Compiled:
         for node in graph.graph.nodes:
             if node not in copied and node not in scalar:
                 copied[node] = loop.node_copy(node, lambda n: copied[n])
-        self._loop: Any = compile_fx(fx.GraphModule(graph, loop), arguments)
+        self._generate(fx.GraphModule(graph, loop), arguments)
         # A loop fixed to the example's size would write past the end of other tensors.
         for value in arguments:
             if isinstance(value, torch.SymInt) and value.node.maybe_as_int() is not None:
                 raise RuntimeError(
                     f"the rule {graph} compiles for one size only; it must not branch on shapes"
                 )
+
+    def _generate(self, graph: fx.GraphModule, arguments: list[Any]) -> None:
+        """Generate the code, and keep what calls it directly where nothing else is left to do.
+
+        Around the generated code torch puts wrappers for what a graph may need (outputs to rebuild,
+        aliases, gradients); they take twice as long as the call. This one has nothing but inputs
+        that it changes.
+        """
+        from torch._functorch import config as functorch_config
+        from torch._inductor.compile_fx import compile_fx, compile_fx_inner
+
+        generated: list[tuple[Any, list[Any], list[Any]]] = []
+
+        def inner(graph: fx.GraphModule, inputs: list[Any], **how: Any) -> Any:
+            outputs = [node.args[0] for node in graph.graph.nodes if node.op == "output"]
+            code = compile_fx_inner(graph, inputs, **how)
+            generated.append((code, list(inputs), outputs))
+            return code
+
+        with functorch_config.patch(enable_autograd_cache=False):
+            wrapped: Any = compile_fx(graph, arguments, inner_compile=inner)
+        self._changed: list[int] = []
+        self._loop: Any = lambda inputs: wrapped(*inputs)
+        if len(generated) != 1:
+            return
+        code, inputs, outputs = generated[0]
+        changed = getattr(code, "mutated_input_idxs", None)
+        alike = len(inputs) == len(arguments) and all(
+            isinstance(a, Tensor) == isinstance(b, Tensor)
+            and (not isinstance(a, Tensor) or (a.dtype == b.dtype and a.dim() == b.dim()))
+            for a, b in zip(inputs, arguments, strict=True)
+        )
+        if alike and changed and not any(outputs):
+            self._loop = code
+            self._changed = [self._arguments[i][1] for i in changed]
 
     def scalars(self, numbers: Sequence[float]) -> Tensor:
         """All arithmetic on numbers alone, in double precision: the vector `__call__` reads."""
@@ -219,7 +252,10 @@ class Compiled:
             tensors[where] if kind == "tensor" else tensors[where[0]].shape[where[1]]
             for kind, where in self._arguments
         ]
-        self._loop(*arguments, scalars)
+        arguments.append(scalars)
+        self._loop(arguments)
+        if self._changed:
+            torch.autograd.graph.increment_version([tensors[i] for i in self._changed])
 
 
 def _locate(size: int, examples: Sequence[Tensor]) -> tuple[int, int]:
