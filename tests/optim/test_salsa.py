@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from thalweg.optim import SALSA, SASA, SSLS, stationarity
 from thalweg.optim import step_control as control
-from thalweg.optim.stationarity import kept, newest, push
+from thalweg.optim.stationarity import kept, mean_is_zero, newest, push
 
 DOUBLE = torch.float64
 
@@ -148,8 +148,6 @@ def test_4_coverage_of_intervals_on_autoregressive_noise() -> None:
     """Nominal 95 %; 400 runs of AR(1), rho = 0.9, N = 1000."""
     from scipy.signal import lfilter
 
-    from thalweg.optim.stationarity import mean_is_zero
-
     noise = gaussian(400, 2000, seed=4).numpy()
     runs = torch.from_numpy(lfilter([1.0], [1.0, -0.9], noise, axis=1)[:, 1000:].copy())
 
@@ -203,6 +201,26 @@ def test_7_the_statistic_depends_on_the_origin(monkeypatch: pytest.MonkeyPatch) 
 
 
 # ---- the controller ----
+
+
+def test_rest_needs_both_halves_on_one_side_and_at_first_each_half_near_zero() -> None:
+    noise = gaussian(400)
+    noise[:200] -= noise[:200].mean()
+    noise[200:] -= noise[200:].mean()
+    halves = torch.cat([torch.ones(200), -torch.ones(200)]).double()
+    width = mean_is_zero(noise, 0.05, "iid").high
+
+    def tested(first: float, second: float, composite: bool) -> bool:
+        """Halves with these means, in half widths of the interval."""
+        shift = width * ((first + second) / 2 + (first - second) / 2 * halves)
+        samples = noise + shift
+        # the shift widens the interval by a few per cent only
+        return mean_is_zero(samples, 0.05, "iid", composite=composite).stationary
+
+    assert tested(0.5, 0.5, composite=False) and tested(0.5, 0.5, composite=True)
+    assert not tested(0.5, -0.4, composite=False) and not tested(0.5, -0.4, composite=True)
+    assert tested(1.5, 0.1, composite=False) and not tested(1.5, 0.1, composite=True)
+    assert not tested(1.5, 1.5, composite=False)
 
 
 def test_search_takes_the_first_of_three_step_sizes() -> None:
@@ -305,6 +323,35 @@ def test_default_constants_follow_the_data_size() -> None:
     assert SALSA([parameter(1.0)], batch_size=1, n=5000).test_every == 1000
     plain = SALSA([parameter(1.0)])
     assert (plain.gamma, plain.test_every) == (0.1, 100)
+
+
+def test_a_drop_ends_the_line_search_though_losses_still_fall() -> None:
+    x = nn.Parameter(torch.zeros(50, dtype=DOUBLE))
+    optimizer = SALSA([x], lr=0.2, gamma=1e-3, min_samples=100, leak=1, test_every=1)
+    for k in range(1, 1000):
+        x.grad = x.detach() + gaussian(50, seed=k)
+        optimizer.step(lambda mode, k=k: -float(k))
+        if optimizer.history and optimizer.history[-1].dropped:
+            break
+        assert optimizer.phase == "line search"
+    assert optimizer.history[-1].dropped and optimizer.phase == "statistical drops"
+    x.grad = x.detach().clone()
+    optimizer.step()  # without a closure
+
+
+def test_the_first_drop_takes_the_composite_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    composites: list[bool] = []
+    test = stationarity.mean_is_zero
+
+    def seen(*arguments: Any, composite: bool) -> Any:
+        composites.append(composite)
+        return test(*arguments, composite=composite)
+
+    monkeypatch.setattr(stationarity, "mean_is_zero", seen)
+    history = Regression(quick()).run(range(500)).optimizer.history
+    drops = [event.dropped for event in history]
+    first = drops.index(True)
+    assert composites == [i <= first for i in range(len(drops))] and len(drops) > first + 1
 
 
 # ---- saving and resuming ----

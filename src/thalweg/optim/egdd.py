@@ -127,7 +127,7 @@ class EGDD(Global):
 
     slots = ("momentum_buffer", "exp_avg", "gain")
     shared = ("scale",)
-    reduced = ("scale", "correction", "gain_min", "gain_max")
+    reduced = ("scale", "correction", "gain_up", "gain_min", "gain_max")
     paper = "Amid, Anil, Fifty & Warmuth, 2022 (arXiv 2202.00145)"
     year = 2022
     family = "adaptive"
@@ -196,6 +196,7 @@ class EGDD(Global):
             return {
                 "scale": scale[a.p],
                 "correction": 1 - float(a.group["beta"]) ** max(k - 1, 1),
+                "gain_up": math.exp(min(float(a.group["gain_lr"]), 700.0)),
                 "gain_min": float(low),
                 "gain_max": float(high),
             }
@@ -233,14 +234,19 @@ class EGDD(Global):
         normalized: bool,
         scale: float,
         correction: float,
+        gain_up: float,
         gain_min: float,
         gain_max: float,
     ) -> tuple[Tensor, ...]:
         if normalized:
-            exponent = gain_lr * (g.sign() * exp_avg.sign())
+            # times exp(gain_lr * sign(g) * sign(exp_avg)), which has three values only
+            agree = g.sign() * exp_avg.sign()
+            gain = torch.where(
+                agree > 0, gain * gain_up, torch.where(agree < 0, gain / gain_up, gain)
+            )
         else:
-            exponent = (gain_lr * (g * (exp_avg / correction))).clamp(-1.0, 1.0)
-        gain = torch.clamp(gain * exponent.exp(), gain_min, gain_max)
+            gain = gain * (gain_lr * (g * (exp_avg / correction))).clamp(-1.0, 1.0).exp()
+        gain = torch.clamp(gain, gain_min, gain_max)
         n = momentum * momentum_buffer + lr * (gain * g)
         return p - scale * n, n, beta * exp_avg + (1 - beta) * g, gain
 

@@ -249,7 +249,8 @@ class StepControl(Elementwise):
         try:
             for _ in range(2):
                 for a, x, g in zip(active, start, gradients, strict=True):
-                    local(a.p).copy_(x - factor * float(a.group["lr"]) * g.to(x.dtype))
+                    eta = factor * float(a.group["lr"])
+                    torch.add(x, local(g).to(x.dtype), alpha=-eta, out=local(a.p))
                 after = sign * self._evaluate() + _penalty(active)
                 if after <= before - self.sufficient_decrease * factor * slope:
                     return factor
