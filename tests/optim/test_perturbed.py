@@ -231,3 +231,14 @@ def test_generator_must_be_a_generator() -> None:
 def test_docstring_tells_that_a_constant_step_does_not_converge() -> None:
     assert PerturbedSGD.__doc__ is not None
     assert "cooldown" in PerturbedSGD.__doc__
+
+
+def test_momentum_switched_on_later_starts_its_buffer() -> None:
+    x = Parameter(torch.zeros(3))
+    optimizer = PerturbedSGD([x], lr=0.1, radius=0.0)
+    for k in range(4):
+        optimizer.param_groups[0]["momentum"] = 0.5 if k >= 2 else 0.0
+        x.grad = torch.ones(3)
+        optimizer.step()
+    # 0.1 + 0.1 + 0.1 + 0.1 (1 + 0.5)
+    assert x.tolist() == pytest.approx([-0.45] * 3)

@@ -104,6 +104,7 @@ class RuleOptimizer(Optimizer):
     def _forget(self) -> None:
         """Drop what was derived from parameters and groups; it is made anew when needed."""
         self._use_compiler: bool | None = None
+        self._slots_seen: dict[int, tuple[str, ...]] = {}
 
     # ---- what a method may override ----
 
@@ -154,6 +155,9 @@ class RuleOptimizer(Optimizer):
         active = []
         for group in self.param_groups:
             slots = self._all_slots(group)
+            n_slots, states = len(slots), self.state
+            changed = self._slots_seen.get(id(group)) != slots  # momentum switched on in mid-run
+            self._slots_seen[id(group)] = slots
             for p in group["params"]:
                 g = p.grad
                 if g is None:
@@ -168,8 +172,8 @@ class RuleOptimizer(Optimizer):
                     raise NonFiniteError(
                         f"the gradient of {self._name(group, p)} is infinite or NaN"
                     )
-                state = self.state[p]
-                if len(state) <= len(slots):
+                state = states[p]
+                if changed or len(state) <= n_slots:
                     self._create(state, slots, p, group)
                 active.append(Active(group, p, g, state))
         return active

@@ -60,9 +60,11 @@ class Separate(Batch):
 
     def arrange(self, members: Sequence[Active], slots: Sequence[str]) -> None:
         self.flat: list[Tensor | None] = []
+        self.plain: list[bool] = []
         self.state: list[list[Tensor]] = []
         for a in members:
             p = local(a.p)
+            self.plain.append(p is a.p and p.is_contiguous())
             flat, copied = flat_parameter(p)
             self.flat.append(None if copied else flat)
             state = []

@@ -111,7 +111,10 @@ class Elementwise(RuleOptimizer):
         flat = [p for p in batch.flat if p is not None]
         alike = common is None and len(flat) == len(members)
         if alike and not self._random and self.rounding == "nearest":
-            gradients = [flat_as(local(a.p), local(a.g)) for a in members]
+            gradients = [
+                a.g.view(-1) if plain and a.g.is_contiguous() else flat_as(local(a.p), local(a.g))
+                for a, plain in zip(members, batch.plain, strict=True)
+            ]
             tensors = [
                 [p, g, *state] for p, g, state in zip(flat, gradients, batch.state, strict=True)
             ]
