@@ -27,11 +27,10 @@ def run(settings: Settings) -> dict[str, Sample]:
 
         1 - (seconds of all jobs) / (workers x wall time of the stages),
 
-    where a job's seconds are what its record says it trained, evaluated and compiled, and a stage
-    lasts from its heading to its last row. Tuning, the first stage, is left out: its wall time is
-    mostly the start of the workers, which the time to the first row shows. What a job does outside
-    its clocks (it builds the model, loads the data, stores its record) counts as coordination, and
-    so does a worker that idles while the other ends a stage: the number is an upper bound.
+    where a job's seconds last from its model's construction to its end line, and a stage from its
+    heading to its last row: what is left is joblib's dispatch, files, the terminal, and a worker
+    that idles while the other ends a stage. Tuning, the first stage, is left out: its wall time is
+    mostly the start of the workers, which the time to the first row shows.
     """
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch) / "race"
@@ -63,7 +62,7 @@ def run(settings: Settings) -> dict[str, Sample]:
 
 
 def coordination(lines: Sequence[tuple[float, str]], directory: Path) -> float:
-    """The share of the workers' time in which no job's clock ran, after tuning."""
+    """The share of the workers' time in which no job ran, after tuning."""
     heading = next(i for i, (_, line) in enumerate(lines) if line.startswith("-- measuring"))
     last = max(i for i, (_, line) in enumerate(lines) if line.startswith("["))
     wall = lines[last][0] - lines[heading][0]
@@ -72,8 +71,7 @@ def coordination(lines: Sequence[tuple[float, str]], directory: Path) -> float:
     for job in plan["jobs"]:
         if job["stage"] != "tune":
             record = (directory / "runs" / f"{job['id']}.jsonl").read_text()
-            end = json.loads(record.splitlines()[-1])
-            seconds += end["seconds"] + end["evaluation_seconds"] + end["compile_seconds"]
+            seconds += json.loads(record.splitlines()[-1])["job_seconds"]
     return 1 - seconds / (JOBS * wall)
 
 

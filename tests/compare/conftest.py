@@ -152,7 +152,8 @@ def odd_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 TIMES = {
-    "seconds", "evaluation_seconds", "compile_seconds", "ms_per_step", "ratio_to_fused_adamw",
+    "seconds", "evaluation_seconds", "compile_seconds", "job_seconds", "ms_per_step",
+    "ratio_to_fused_adamw",
     "created", "jobs", "backend", "command",
 }  # fmt: skip
 

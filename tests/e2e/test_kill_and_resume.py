@@ -92,7 +92,8 @@ print(json.dumps({"races": k, "runs at the kills": found}))
 """
 
 TIMES = {
-    "seconds", "compile_seconds", "ms_per_step", "ratio_to_fused_adamw", "created", "command",
+    "seconds", "compile_seconds", "job_seconds", "ms_per_step", "ratio_to_fused_adamw", "created",
+    "command",
 }  # fmt: skip
 
 

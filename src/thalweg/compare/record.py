@@ -23,6 +23,7 @@ class Record:
         self.final: dict[str, Any] = {}
         self.test: dict[str, float] | None = None
         self._owed = 0
+        self._began = time.perf_counter()
 
     def training(self) -> _Clock:
         """Time inside the block is training time, unless the compiler worked."""
@@ -65,6 +66,7 @@ class Record:
                 "seconds": self.seconds,
                 "evaluation_seconds": self.evaluation_seconds,
                 "compile_seconds": self.compile_seconds,
+                "job_seconds": time.perf_counter() - self._began,
                 "state_bytes": self.state_bytes,
                 "parameters": self.parameters,
                 "best": self._best(),
