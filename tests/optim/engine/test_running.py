@@ -372,3 +372,51 @@ def test_an_optimizer_can_be_collected():
     del optimizer
     gc.collect()
     assert seen() is None
+
+
+@pytest.mark.compile
+def test_a_compiler_without_the_processors_vector_instructions_is_found_out(monkeypatch):
+    import torch._inductor.compile_fx as inductor
+    from torch._inductor import config, cpu_vec_isa
+
+    from thalweg.optim.engine.kernel import Compiled, in_place
+
+    trusted = []
+    generate = inductor.compile_fx_inner
+
+    def old_compiler(*arguments, **how):
+        trusted.append(config.cpp.vec_isa_ok)
+        if config.cpp.vec_isa_ok:
+            raise RuntimeError("unrecognized command-line option '-mavx512f'")
+        return generate(*arguments, **how)
+
+    monkeypatch.setattr(inductor, "compile_fx_inner", old_compiler)
+
+    def rule(p, g, *, lr):
+        return (p - 3 * lr * g,)
+
+    p, g = torch.ones(2**16), torch.ones(2**16)
+    compiled = Compiled(in_place(rule, False, "nearest", {}), (0, 0, 0), ["lr"], [p, g])
+    assert trusted == [True, None]
+    compiled([p, g], compiled.scalars([0.25]))
+    assert p.unique().tolist() == [0.25]
+    assert cpu_vec_isa.valid_vec_isa_list.cache_info().currsize == 1  # probed, by the second try
+
+
+@pytest.mark.compile
+def test_trusted_vector_instructions_are_probed_for_others():
+    from torch._inductor import config, cpu_vec_isa
+
+    from thalweg.optim.engine.kernel import Compiled, in_place
+
+    cpu_vec_isa.valid_vec_isa_list.cache_clear()
+    p, g = torch.ones(2**16), torch.ones(2**16)
+    Compiled(
+        in_place(lambda p, g, *, lr: (p - 5 * lr * g,), False, "nearest", {}),
+        (0, 0, 0),
+        ["lr"],
+        [p, g],
+    )
+    assert cpu_vec_isa.valid_vec_isa_list.cache_info().currsize == 0
+    assert config.cpp.vec_isa_ok is None
+    assert config.use_joint_graph_passes

@@ -9,11 +9,12 @@ call through the compiler's front end costs 22, which on a 24-tensor model is 10
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import shutil
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -117,27 +118,24 @@ class Compiled:
             self._build(graph, inputs, list(examples), hypers)
             return lambda *_: ()
 
-        # torch limits how often one piece of code is compiled; every rule brings a copy of its own.
-        code = traced.__code__.replace()
-        fresh = types.FunctionType(code, traced.__globals__, "traced", None, traced.__closure__)
-        # One thread count for all calls: the code cache of inductor does not look at size hints,
-        # so every trace uses the same large example and names its threads.
-        # Other numbers that a rule reads, such as default arguments, are constants.
-        with (
-            torch.no_grad(),
-            torch._dynamo.config.patch(specialize_float=True, specialize_int=True),
-            torch._inductor.config.patch(
-                {
-                    "cpp.threads": torch.get_num_threads(),
-                    "size_asserts": False,
-                    "alignment_asserts": False,
-                    "scalar_asserts": False,
-                }
-            ),
-        ):
-            torch.compile(fresh, backend=backend, dynamic=True, fullgraph=True)(
-                list(examples), hypers
-            )
+        def compile_it(**how: Any) -> None:
+            # torch limits how often one piece of code is compiled; every try has a copy of its own.
+            code = traced.__code__.replace()
+            fresh = types.FunctionType(code, traced.__globals__, "traced", None, traced.__closure__)
+            with torch.no_grad(), _settings(**how):
+                torch.compile(fresh, backend=backend, dynamic=True, fullgraph=True)(
+                    list(examples), hypers
+                )
+
+        if self.device.type != "cpu":
+            compile_it()
+            return
+        try:
+            compile_it(trust_vector_instructions=True)
+        except Exception:
+            # What is wrong with the rule is wrong again; a compiler too old for this processor's
+            # vector instructions is found out by torch's probes.
+            compile_it()
 
     def _build(
         self,
@@ -256,6 +254,52 @@ class Compiled:
         self._loop(arguments)
         if self._changed:
             torch.autograd.graph.increment_version([tensors[i] for i in self._changed])
+
+
+@contextlib.contextmanager
+def _settings(trust_vector_instructions: bool = False) -> Iterator[None]:
+    """How the compiler is set while a rule is compiled.
+
+    The passes over joint graphs look for patterns of networks (attention, matrix products): half a
+    second to load, nothing to find in a rule. To trust the vector instructions that the processor
+    names saves a second of probing them, each in a process of its own.
+    """
+    from torch._inductor import config, cpu_vec_isa
+
+    wanted = {
+        # One thread count for all calls: the code cache of inductor does not look at size hints,
+        # so every trace uses the same large example and names its threads.
+        "cpp.threads": torch.get_num_threads(),
+        "size_asserts": False,
+        "alignment_asserts": False,
+        "scalar_asserts": False,
+        "use_joint_graph_passes": False,
+    }
+    trusting = trust_vector_instructions and config.cpp.vec_isa_ok is None
+    if trusting:
+        wanted["cpp.vec_isa_ok"] = True
+    known = {name: value for name, value in wanted.items() if _is_known(config, name)}
+    probed: Any = getattr(cpu_vec_isa, "valid_vec_isa_list", None)
+    # Other numbers that a rule reads, such as default arguments, are constants.
+    with (
+        torch._dynamo.config.patch(specialize_float=True, specialize_int=True),
+        config.patch(known),
+    ):
+        try:
+            yield
+        finally:
+            # What was not probed must not count as probed for the compilations of others.
+            if trusting and hasattr(probed, "cache_clear"):
+                probed.cache_clear()
+
+
+def _is_known(config: Any, name: str) -> bool:
+    """Whether this version of torch has the setting."""
+    for part in name.split("."):
+        if not hasattr(config, part):
+            return False
+        config = getattr(config, part)
+    return True
 
 
 def _locate(size: int, examples: Sequence[Tensor]) -> tuple[int, int]:
