@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import check
-from thalweg.numeric.krylov.block import orthonormalize
+from thalweg.numeric.krylov.block import inner, norms, orthonormalize, wide
 from thalweg.numeric.operator import LinearOperator
 
 
@@ -89,27 +89,31 @@ class Lanczos:
             raise ValueError(
                 f"start must have at most n = {start.shape[0]} columns, got {start.shape[1]}"
             )
-        size = float(torch.linalg.vector_norm(start))
+        size = float(norms(start).max())
         if not (math.isfinite(size) and size > 0):
             raise ValueError(f"start must be finite and not zero, got norm {size}")
         self.n = start.shape[0]
         self.dtype, self.device = start.dtype, start.device
         self.tolerance = 1e-6 if torch.finfo(start.dtype).eps > 1e-10 else 1e-12
         self.V, _, _ = orthonormalize(start, self.tolerance * size)
-        wide = torch.complex128 if start.dtype.is_complex else torch.float64
         self.m = 0
         self.steps = 0
         self.scale = 0.0  # the largest entry of T so far
         self.dropped = 0.0
-        self.C = torch.zeros(self.V.shape[1], 0, dtype=wide)
+        self.C = torch.zeros(self.V.shape[1], 0, dtype=wide(start.dtype))
         self._coupled = 0  # C is zero left of this column
-        self._T = torch.zeros(0, 0, dtype=wide)
+        self._T = self.C[:0]
         self._rows = start.new_empty(0, self.n)
 
     @property
     def active(self) -> bool:
         """Whether there is a direction left to multiply with."""
         return self.V.shape[1] > 0
+
+    @property
+    def invariant(self) -> bool:
+        """Whether the space is invariant up to rounding although it is not the whole space."""
+        return not self.active and self.m < self.n
 
     @property
     def T(self) -> Tensor:
@@ -138,23 +142,22 @@ class Lanczos:
         V, C = self.V, self.C
         m, b = self.m, V.shape[1]
         W = W.reshape(self.n, b)
-        if not math.isfinite(float(torch.linalg.vector_norm(W))):
+        if not bool(torch.isfinite(norms(W)).all()):
             raise ValueError("the operator returned a product that is not finite")
         self._reserve(m + b)
         self._rows[m : m + b] = V.T
-        A = _wide(V.mH @ W)
+        A = inner(V, W).cpu()
         A = (A + A.mH) / 2
         self._T[m : m + b, m : m + b] = A
         self._T[m : m + b, :m] = C
         self._T[:m, m : m + b] = C.mH
         self.scale = max(self.scale, float(A.abs().max()))
-        near = self._rows[self._coupled : m + b]
-        local = torch.cat([C[:, self._coupled :].mH, A])
-        W = W - near.T @ local.to(W)
-        rows = self._rows[: m + b]
-        first = rows.conj() @ W
-        W = W - rows.T @ first
-        W = W - rows.T @ (rows.conj() @ W)
+        near = self._rows[self._coupled : m + b].T
+        W = W - near @ torch.cat([C[:, self._coupled :].mH, A]).to(W)
+        Q = self._rows[: m + b].T
+        first = inner(Q, W)
+        W = W - Q @ first.to(W)
+        W = W - Q @ inner(Q, W).to(W)
         if m + b >= self.n:  # the basis is complete: what is left of W is rounding
             W = torch.zeros_like(W)
         self.V, R, dropped = orthonormalize(W, self.tolerance * self.scale)
@@ -162,7 +165,7 @@ class Lanczos:
             self.scale = max(self.scale, float(R.abs().max()))
         self._check_symmetric(first)
         self.dropped = math.hypot(self.dropped, dropped)
-        self.C = torch.cat([C.new_zeros(R.shape[0], m), _wide(R)], dim=1)
+        self.C = torch.cat([C.new_zeros(R.shape[0], m), R], dim=1)
         self._coupled = m
         self.m += b
         self.steps += 1
@@ -264,13 +267,11 @@ def sphere(
     """
     if generator is None:
         generator = torch.Generator().manual_seed(0)
-    wide = torch.complex128 if dtype.is_complex else torch.float64
     # column by column: the first draws do not depend on how many follow
     x = torch.stack(
-        [torch.randn(n, generator=generator, dtype=wide, device=generator.device) for _ in range(b)]
+        [
+            torch.randn(n, generator=generator, dtype=wide(dtype), device=generator.device)
+            for _ in range(b)
+        ]
     ).T
     return (x / torch.linalg.vector_norm(x, dim=0)).to(device=device, dtype=dtype)
-
-
-def _wide(small: Tensor) -> Tensor:
-    return small.to("cpu", torch.complex128 if small.is_complex() else torch.float64)
