@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from thalweg import __version__
-from thalweg.cli import check_optimizer, compare, methods, report
+from thalweg.cli import check_optimizer, compare, methods, report, study
 
 app = typer.Typer(
     help="Non-convex optimization for machine learning: descend, certify, compare.",
@@ -22,6 +22,7 @@ app.command("report", short_help="Build the report of a race again.")(report.rep
 app.command("check-optimizer", short_help="Hold an optimizer to the contract.")(
     check_optimizer.check_optimizer
 )
+app.command("study", short_help="Re-measure a published claim.")(study.study)
 
 
 def _print_version(wanted: bool) -> None:

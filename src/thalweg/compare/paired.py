@@ -3,13 +3,17 @@ r"""One pair of methods, paired by seed: differences, tests, intervals and the s
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from thalweg.core import check
+from thalweg.numeric.intervals import Interval as Interval
+from thalweg.numeric.intervals import clopper_pearson as clopper_pearson
+from thalweg.numeric.intervals import finite_differences
+from thalweg.numeric.intervals import t_interval as t_interval
 
 Scale = Literal["ratio", "difference"]
 Goal = Literal["min", "max"]
@@ -22,13 +26,6 @@ DRAWS = 99_999
 # Sums of the same numbers in another order differ by rounding. Such a near tie counts as a tie,
 # which can only make p larger.
 _TIE = 1e-10
-
-
-class Interval(NamedTuple):
-    """An interval ``low <= value <= high``."""
-
-    low: float
-    high: float
 
 
 def runs(name: str, values: ArrayLike, scale: Scale) -> Floats:
@@ -93,35 +90,6 @@ def paired_differences(
     return d
 
 
-def t_interval(differences: ArrayLike, confidence: float = 0.95) -> Interval:
-    r"""Student's interval for the mean difference.
-
-    .. math:: \bar d \pm t_{(1+c)/2,\,S-1}\, \mathrm{sd}(d) / \sqrt S
-
-    Parameters
-    ----------
-    differences
-        `d`, shape (S,), S >= 2, finite.
-    confidence
-        `c`, in (0, 1).
-
-    Returns
-    -------
-    Interval
-
-    Examples
-    --------
-    >>> low, high = t_interval([1.0, 2.0, 3.0])
-    >>> round(low, 3), round(high, 3)
-    (-0.484, 4.484)
-    """
-    d = _finite(differences, at_least=2)
-    check.number("confidence", confidence, gt=0, lt=1)
-    quantile = stats.t.ppf((1 + confidence) / 2, d.size - 1)
-    half = float(quantile * d.std(ddof=1) / math.sqrt(d.size))
-    return Interval(float(d.mean()) - half, float(d.mean()) + half)
-
-
 def sign_flip_test(differences: ArrayLike, *, seed: int = 0, draws: int = DRAWS) -> float:
     r"""Two-sided p of the mean difference when every sign is a fair coin.
 
@@ -152,7 +120,7 @@ def sign_flip_test(differences: ArrayLike, *, seed: int = 0, draws: int = DRAWS)
     ----------
     Fisher, The Design of Experiments (1935), section 21. Phipson and Smyth (2010) for the 1 + hits.
     """
-    d = _finite(differences, at_least=1)
+    d = finite_differences(differences, at_least=1)
     threshold = abs(d.sum()) - _TIE * np.abs(d).sum()
     if d.size <= EXACT_SEEDS:
         sums = d[:1]  # the first sign may stay: the mirrored pattern has the same |sum|
@@ -199,25 +167,6 @@ def signed_rank_test(differences: ArrayLike, *, seed: int = 0, draws: int = DRAW
     Wilcoxon (1945), Pratt (1959) for the zeros.
     """
     return sign_flip_test(signed_ranks(differences), seed=seed, draws=draws)
-
-
-def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> Interval:
-    r"""Exact interval for a success share, from quantiles of the beta distribution.
-
-    Examples
-    --------
-    >>> low, high = clopper_pearson(10, 10)
-    >>> round(low, 3), round(high, 3)
-    (0.692, 1.0)
-
-    References
-    ----------
-    Clopper and Pearson (1934).
-    """
-    check.number("successes", successes, ge=0, le=trials, integer=True)
-    check.number("confidence", confidence, gt=0, lt=1)
-    share = stats.binomtest(int(successes), int(trials)).proportion_ci(confidence, method="exact")
-    return Interval(float(share.low), float(share.high))
 
 
 def holm(p: ArrayLike) -> Floats:
@@ -318,13 +267,3 @@ def alpha_at_look(look: int) -> float:
     """
     check.number("look", look, ge=1, integer=True)
     return 0.04 * 0.2 ** (look - 1)
-
-
-def _finite(differences: ArrayLike, *, at_least: int) -> Floats:
-    d = np.asarray(differences, dtype=np.float64)
-    if d.ndim != 1 or d.size < at_least or not np.isfinite(d).all():
-        raise ValueError(
-            f"differences must be at least {at_least} finite numbers in one dimension, "
-            f"got {differences!r}"
-        )
-    return d
