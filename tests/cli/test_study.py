@@ -44,7 +44,7 @@ def test_the_list_as_json() -> None:
         (["lr-perception"], "got 'lr-perception' (did you mean 'lr-perceptron'?)"),
         (["lr-perceptron", "--scale", "laptpo"], "--scale must be one of 'smoke', 'laptop'"),
         (["lr-perceptron", "--seed", "-1"], "--seed must be an integer >= 0, got -1"),
-        (["lr-perceptron", "--out", "file"], "--out must be a directory, got 'file', a file"),
+        (["lr-perceptron", "--out", "file"], "--out must be a directory to write in, got 'file'"),
     ],
 )
 def test_bad_input_is_one_sentence_and_code_2(arguments: list[str], sentence: str) -> None:

@@ -64,8 +64,10 @@ def study(
             progress = _progress(one.name)
             try:
                 result = run_study(one, directory, scale=wanted, seed=seed, progress=progress)
-            except FileExistsError:
-                raise stop(f"--out must be a directory, got {str(out)!r}, a file") from None
+            except (FileExistsError, NotADirectoryError, PermissionError) as error:
+                raise stop(
+                    f"--out must be a directory to write in, got {str(out)!r}: {error.strerror}"
+                ) from None
             except OtherRunError as error:
                 raise stop(str(error)) from None
             _progress_ends()
