@@ -1,27 +1,29 @@
-"""``thalweg check-optimizer``: hold an optimizer class to the contract."""
+"""``thalweg check-optimizer``: hold an optimizer class to the contract, or all of ours."""
 
 from __future__ import annotations
 
 import ast
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from thalweg.cli.errors import told_in_one_sentence
+from thalweg.cli.errors import stop, told_in_one_sentence
 
 BROKEN = 1
 
 
 def check_optimizer(
     optimizer: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="module:Class, or a name of the catalogue; "
-            "for example torch.optim:AdamW, my.module:MyOptimizer, lion."
+            "for example torch.optim:AdamW, my.module:MyOptimizer, lion.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     values: Annotated[
         list[str] | None,
         typer.Argument(
@@ -32,13 +34,47 @@ def check_optimizer(
     ] = None,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also what needs a C++ compiler and what --distributed adds."),
+        typer.Option(
+            "--all",
+            help="Without OPTIMIZER: every optimizer of thalweg, as a table. "
+            "With one: also what needs a C++ compiler and what --distributed adds.",
+        ),
+    ] = False,
+    peers: Annotated[
+        bool,
+        typer.Option(
+            "--peers",
+            help="Beside them torch.optim, pytorch-optimizer, heavyball and torchzero, "
+            "as far as they are installed (10 minutes).",
+        ),
     ] = False,
     distributed: Annotated[
         bool,
         typer.Option("--distributed", help="Also DDP and FSDP2 on two local processes (15 s)."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "-j",
+            "--jobs",
+            min=1,
+            show_default="one a processor",
+            help="With the table: how many optimizers are asked at the same time.",
+        ),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=1.0, help="With the table: seconds a clause may take before it counts as broken."
+        ),
+    ] = 60.0,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="With the table: every finding, too.")
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print JSON; --json FILE.json with the table: write it there."),
+    ] = False,
 ) -> None:
     """Hold an optimizer to the contract: resuming bit for bit, groups, closures, odd inputs.
 
@@ -46,15 +82,66 @@ def check_optimizer(
     Examples:
       thalweg check-optimizer torch.optim:AdamW
       thalweg check-optimizer my.module:MyOptimizer lr=1e-3 --distributed
+      thalweg check-optimizer --all
+      thalweg check-optimizer --all --peers --json contract.json
 
-    Exit codes: 0 every clause holds or is refused clearly, 1 some clause is broken, 2 bad input.
+    Exit codes: 0 every clause holds or is refused clearly, 1 some clause is broken (of the table:
+    by an optimizer of thalweg), 2 bad input.
     """
+    file = None
+    if everything and as_json and optimizer is not None and optimizer.endswith(".json"):
+        file, optimizer = Path(optimizer), None  # --json FILE: an option cannot take a word or none
+    if optimizer is None:
+        ok = _table(
+            everything, values, peers, distributed, processes, timeout, verbose, file, as_json
+        )
+    else:
+        if peers:
+            raise stop("--peers goes with --all and no OPTIMIZER")
+        ok = _one(optimizer, values or (), everything, distributed, as_json)
+    raise typer.Exit(0 if ok else BROKEN)
+
+
+def _table(
+    everything: bool,
+    values: Sequence[str] | None,
+    peers: bool,
+    distributed: bool,
+    processes: int | None,
+    timeout: float,
+    verbose: bool,
+    file: Path | None,
+    as_json: bool,
+) -> bool:
+    if not everything:
+        raise stop("OPTIMIZER is missing: name one, or ask for every one of thalweg with --all")
+    if values:
+        raise stop(f"--all asks every optimizer with its defaults, got {values[0]!r}")
+    if file is not None and not file.absolute().parent.is_dir():
+        raise stop(f"--json FILE must be in a directory that exists, got {str(file)!r}")
+    from thalweg.cli.contract_table import available, contract_table
+
+    with told_in_one_sentence():
+        return contract_table(
+            peers=peers,
+            distributed=distributed,
+            processes=processes or available(),
+            seconds=timeout,
+            verbose=verbose,
+            file=file,
+            as_json=as_json,
+        )
+
+
+def _one(
+    optimizer: str, values: Sequence[str], everything: bool, distributed: bool, as_json: bool
+) -> bool:
     with told_in_one_sentence():
         from thalweg.compare.methods import resolve
         from thalweg.testing import CLAUSES, check_optimizer
 
         found = resolve([optimizer])[0]
-        hyper = {**found.fixed, **parsed(values or ())}
+        hyper = {**found.fixed, **parsed(values)}
         given = ",".join(f"{name}={value!r}" for name, value in hyper.items())
         resolve([f"{found.place}[{given}]"])  # tells of a name the class does not take
         names = [clause.name for clause in CLAUSES] if everything else None
@@ -66,7 +153,7 @@ def check_optimizer(
         typer.echo(json.dumps({"subject": report.subject, "ok": report.ok, "findings": findings}))
     else:
         _print(report)
-    raise typer.Exit(0 if report.ok else BROKEN)
+    return report.ok
 
 
 def parsed(values: Sequence[str]) -> dict[str, Any]:

@@ -6,14 +6,17 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from thalweg.core import check
 from thalweg.testing.asking import SECONDS, Asking, Server, environment
 from thalweg.testing.contract import CLAUSES
 from thalweg.testing.peers import Job, Library
 from thalweg.testing.report import Clause, ContractReport, Finding, Outcome
+
+SCHEMA = "thalweg.contract/1"
 
 
 @dataclass(frozen=True)
@@ -216,3 +219,72 @@ def tabulate(rows: Iterable[Row]) -> dict[str, dict[str, Share]]:
                 old.asked + (f.outcome is not Outcome.NOT_APPLICABLE),
             )
     return table
+
+
+def record(
+    rows: Iterable[Row],
+    clauses: Iterable[Clause],
+    *,
+    command: str = "",
+    versions: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """All that was found, for JSON; no date in it, so that the same findings give the same file.
+
+    Examples
+    --------
+    >>> row = Row("mine", "A", "mine:A", (Finding("closure", Outcome.PASS, "called once"),))
+    >>> rows_of(json.loads(as_json(record([row], CLAUSES)))) == [row]
+    True
+    """
+    return {
+        "schema": SCHEMA,
+        "command": command,
+        "versions": dict(versions or {}),
+        "notes": dict(notes or {}),
+        "clauses": [
+            {"name": c.name, "group": group(c), "statement": c.statement, "when": c.when}
+            for c in clauses
+        ],
+        "rows": [
+            {
+                "library": row.library,
+                "method": row.method,
+                "place": row.place,
+                "left_out": row.left_out,
+                "trouble": row.trouble,
+                "findings": {f.clause: [str(f.outcome), f.detail] for f in row.findings},
+            }
+            for row in rows
+        ],
+    }
+
+
+def as_json(record: Mapping[str, Any]) -> str:
+    """A record as JSON text, one line a method, so that a change of one is a change of a line."""
+    head = json.dumps({k: v for k, v in record.items() if k != "rows"}, indent=2)
+    rows = ",\n".join("    " + json.dumps(row) for row in record["rows"])
+    return head.removesuffix("\n}") + f',\n  "rows": [\n{rows}\n  ]\n}}\n'
+
+
+def rows_of(record: Mapping[str, Any]) -> list[Row]:
+    """The rows of a record.
+
+    Raises
+    ------
+    ValueError
+        If it is no record of this table.
+    """
+    if record.get("schema") != SCHEMA:
+        raise ValueError(f"schema must be {SCHEMA!r}, got {record.get('schema')!r}")
+    return [
+        Row(
+            row["library"],
+            row["method"],
+            row["place"],
+            tuple(Finding(name, Outcome(o), text) for name, (o, text) in row["findings"].items()),
+            row["left_out"],
+            row["trouble"],
+        )
+        for row in record["rows"]
+    ]
