@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core import check
+from thalweg.numeric.krylov.block import norms, wide
 from thalweg.numeric.krylov.bounds import Bounds, random_start_bounds
 from thalweg.numeric.krylov.lanczos import sphere
 from thalweg.numeric.krylov.lobpcg import lobpcg
@@ -217,9 +218,11 @@ def extreme_eigenvalues(
     if method == "lobpcg":
         return _lobpcg(counted, k, steps, tol, delta, noise, preconditioner, generator)
 
+    fits = room(operator, memory, starts, block, k)
+
     def fresh_run() -> EndsRun:
         start = sphere(n, block, generator, operator.dtype, operator.device)
-        return EndsRun(start, k, room(operator, memory, starts, block, k))
+        return EndsRun(start, k, fits, capacity=min(steps * block, fits))
 
     def bounds(allowed: float) -> tuple[Bounds, float]:
         scale = max(run.process.scale for run in runs)
@@ -268,8 +271,7 @@ def _dense(operator: Counted, k: int, delta: float, noise: float | None) -> Extr
             f"{defect:.3g}; entries are up to {scale:.3g}"
         )
     n = len(A)
-    wide = torch.complex128 if A.is_complex() else torch.float64
-    A = A.to(wide)
+    A = A.to(wide(A.dtype))
     A = (A + A.mH) / 2
     values, vectors = torch.linalg.eigh(A)
     largest = float(values.abs().max())
@@ -277,7 +279,7 @@ def _dense(operator: Counted, k: int, delta: float, noise: float | None) -> Extr
     chosen = ends(n, k)
     t, Y = values[chosen], vectors[:, chosen]
     return ExtremeEigenvalues(
-        t.cpu(), Y.to(operator.dtype), torch.linalg.vector_norm(A @ Y - Y * t, dim=0).cpu(),
+        t.cpu(), Y.to(operator.dtype), norms(A @ Y - Y * t).cpu(),
         lower_bound=float(values[0]) - error, upper_bound=float(values[-1]) + error,
         eps=0.0, delta=0.0, noise=error, n_products=operator.n_products,
         steps=0, starts=0, block=0, n=n, k=k, method="dense",

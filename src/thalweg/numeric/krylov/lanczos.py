@@ -58,6 +58,8 @@ class Lanczos:
     ----------
     start
         ``(n,)`` or ``(n, b)``, not zero; orthonormalized here. Its dtype is that of the vectors.
+    capacity
+        Vectors to make room for at once; the basis grows beyond if needed. Default 0.
 
     Attributes
     ----------
@@ -78,7 +80,7 @@ class Lanczos:
     Lanczos method for computing eigenvalues", 1977.
     """
 
-    def __init__(self, start: Tensor) -> None:
+    def __init__(self, start: Tensor, capacity: int = 0) -> None:
         if start.ndim not in (1, 2) or not (start.is_floating_point() or start.is_complex()):
             raise ValueError(
                 f"start must be real or complex, of shape (n,) or (n, b), got {start.dtype} of "
@@ -104,6 +106,7 @@ class Lanczos:
         self._coupled = 0  # C is zero left of this column
         self._T = self.C[:0]
         self._rows = start.new_empty(0, self.n)
+        self._reserve(min(capacity, self.n))
 
     @property
     def active(self) -> bool:
@@ -268,10 +271,7 @@ def sphere(
     if generator is None:
         generator = torch.Generator().manual_seed(0)
     # column by column: the first draws do not depend on how many follow
-    x = torch.stack(
-        [
-            torch.randn(n, generator=generator, dtype=wide(dtype), device=generator.device)
-            for _ in range(b)
-        ]
-    ).T
+    x = torch.empty(n, b, dtype=wide(dtype), device=generator.device)
+    for j in range(b):
+        x[:, j] = torch.randn(n, generator=generator, dtype=x.dtype, device=x.device)
     return (x / torch.linalg.vector_norm(x, dim=0)).to(device=device, dtype=dtype)

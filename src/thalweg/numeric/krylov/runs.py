@@ -25,10 +25,12 @@ class EndsRun:
         Pairs at each end.
     room
         Vectors the basis may have, at least ``2 k + 2 b``.
+    capacity
+        Vectors to make room for at once.
     """
 
-    def __init__(self, start: Tensor, k: int, room: int) -> None:
-        self.process = Lanczos(start)
+    def __init__(self, start: Tensor, k: int, room: int, capacity: int = 0) -> None:
+        self.process = Lanczos(start, capacity)
         self.k = k
         self.room = room
         self._first_cycle: RunEnds | None = None
