@@ -27,8 +27,9 @@ from thalweg.testing.contract import check_optimizer, prepare, undisturbed
 from thalweg.testing.peers import Job, load
 from thalweg.testing.subject import message
 
-# Imported by the first optimizer.step() and by the first compilation; seconds, so only once.
-SLOW = ("torch._dynamo", "torch._inductor.compile_fx", "torch.distributed.checkpoint.state_dict")
+# What the first optimizer.step() imports, and the first compilation; seconds, so only once.
+STEPPING = ("torch._dynamo",)
+COMPILING = ("torch._inductor.compile_fx",)
 
 
 def main(library: str) -> None:
@@ -45,7 +46,7 @@ def main(library: str) -> None:
         place, hyper, clauses = json.loads(line)
         job = Job(library, place, ast.literal_eval(hyper))
         with contextlib.suppress(Exception):  # what is wrong here is wrong in the fork, and told
-            for module in SLOW:
+            for module in STEPPING + COMPILING * ("compile" in clauses):
                 importlib.import_module(module)
             load(job)
         with tempfile.TemporaryFile() as words:
