@@ -1,0 +1,8 @@
+"""Instruments: curvature of the loss over the whole data set, at the model's parameters."""
+
+from __future__ import annotations
+
+from thalweg.curvature.objective import Objective
+from thalweg.curvature.operators import Operator, hessian
+
+__all__ = ["Objective", "Operator", "hessian"]
