@@ -225,10 +225,12 @@ def extreme_eigenvalues(
         return EndsRun(start, k, fits, capacity=min(steps * block, fits))
 
     def bounds(allowed: float) -> tuple[Bounds, float]:
-        scale = max(run.process.scale for run in runs)
-        error = relative_noise(operator.dtype) * scale if noise is None else noise
-        found = random_start_bounds(n, [run.ends() for run in runs], allowed, block, error)
-        return found, error
+        error = 0.0 if noise is None else noise
+        if noise is None:
+            size = max(float(run.process.ritz().values.abs().max()) for run in runs)
+            error = relative_noise(operator.dtype) * size
+        seen = [run.ends() for run in runs]
+        return random_start_bounds(n, seen, allowed, block, error), error
 
     runs = [fresh_run() for _ in range(starts)]
     advance(counted, runs, steps, tol)

@@ -69,7 +69,7 @@ class Lanczos:
         ``(b, m)``: the coupling.
     dropped
         A bound of the part of :math:`A Q - Q T - V C` that was left out because it was at most
-        1e-6 (float32) or 1e-12 (float64) times the largest entry of T: what makes a space
+        1e-6 (float32) or 1e-12 (float64) times b times the largest entry of T: what makes a space
         count as invariant. In floating point that is *not* exact: see `thalweg.numeric.krylov`.
     steps
         Products with V so far (block steps), since the start.
@@ -163,7 +163,11 @@ class Lanczos:
         W = W - Q @ inner(Q, W).to(W)
         if m + b >= self.n:  # the basis is complete: what is left of W is rounding
             W = torch.zeros_like(W)
-        self.V, R, dropped = orthonormalize(W, self.tolerance * self.scale)
+        self.V, R, dropped = orthonormalize(W, b * self.tolerance * self.scale)
+        if R.shape[0] > 1 and float(norms(R.mH).min()) < 1e-2 * float(norms(R.mH).max()):
+            # dividing by a small singular value has blown up what rounding left along Q
+            self.V, S, _ = orthonormalize(self.V - Q @ inner(Q, self.V).to(W))
+            R = S @ R
         if R.numel():
             self.scale = max(self.scale, float(R.abs().max()))
         self._check_symmetric(first)
