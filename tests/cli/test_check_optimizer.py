@@ -101,6 +101,16 @@ def test_a_hanging_one_is_timed_out(ask: Any) -> None:
     assert "1 of them break it" in result.stdout
 
 
+def test_ctrl_c_is_no_traceback(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(table, "run", interrupted)
+    result = ask()
+    assert result.exit_code == 130
+    assert result.stderr == "thalweg: interrupted\n"
+
+
 def test_ours_may_not_be_left_out(ask: Any) -> None:
     result = ask(places=("ours_today:Absent",))
     assert result.exit_code == 1

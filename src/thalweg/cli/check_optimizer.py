@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from thalweg.cli.errors import stop, told_in_one_sentence
+from thalweg.cli.errors import INTERRUPTED, stop, told_in_one_sentence
 
 BROKEN = 1
 
@@ -121,7 +121,7 @@ def _table(
         raise stop(f"--json FILE must be in a directory that exists, got {str(file)!r}")
     from thalweg.cli.contract_table import available, contract_table
 
-    with told_in_one_sentence():
+    try:
         return contract_table(
             peers=peers,
             distributed=distributed,
@@ -131,6 +131,9 @@ def _table(
             file=file,
             as_json=as_json,
         )
+    except KeyboardInterrupt:
+        typer.echo("thalweg: interrupted", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _one(

@@ -42,8 +42,9 @@ class Server:
 
     def ask(self, job: Job, clauses: Sequence[Clause]) -> None:
         line = [job.place, repr(dict(job.hyper)), [clause.name for clause in clauses]]
-        self.requests.write(json.dumps(line).encode() + b"\n")
-        self.requests.flush()
+        with contextlib.suppress(BrokenPipeError):  # it died just now: `lines` will tell
+            self.requests.write(json.dumps(line).encode() + b"\n")
+            self.requests.flush()
 
     def lines(self) -> list[Any]:
         """The answers since the last call; ``["ended", ...]`` too if the server itself died."""
