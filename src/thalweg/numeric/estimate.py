@@ -333,6 +333,7 @@ def sample_until(
     most: int,
     block: int,
     estimate: Callable[[Tensor], Estimate] = Estimate.of,
+    samples: Tensor | None = None,
 ) -> Tensor:
     """Draw samples until the rule is met by their estimate, or there are `most` of them.
 
@@ -348,13 +349,15 @@ def sample_until(
         The most at a time, >= 1.
     estimate
         Of all samples so far. Default: their mean.
+    samples
+        Those there are already. Default: none.
 
     Examples
     --------
     >>> len(sample_until(StoppingRule(), lambda k: torch.ones(k), most=100, block=4))
     10
     """
-    samples = torch.empty(0, dtype=torch.float64)
+    samples = torch.empty(0, dtype=torch.float64) if samples is None else samples
     while len(samples) < most:
         look = min(most, max(LEAST_SAMPLES, len(samples) + 5))
         while len(samples) < look:
