@@ -46,6 +46,14 @@ class Leaves(torch.optim.SGD):
         os.write(2, b"no more of this\\n")
         os._exit(3)
 
+class Dies(torch.optim.SGD):
+    steps = 0
+    def step(self, closure=None):
+        self.steps += 1
+        if self.steps > 2:
+            os._exit(7)
+        return super().step(closure)
+
 class NeedsMore(torch.optim.SGD):
     def __init__(self, params, model):
         super().__init__(params)
@@ -59,12 +67,14 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
     """All the classes above, asked together; one hangs for its 4 seconds."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "optimizers_of_the_user.py").write_text(OF_THE_USER)
-    names = ("Good", "Halves", "Hangs", "Crashes", "Leaves", "NeedsMore", "Absent")
+    names = ("Good", "Halves", "Hangs", "Crashes", "Leaves", "Dies", "NeedsMore", "Absent")
     jobs = [Job("mine", f"optimizers_of_the_user:{name}") for name in names]
     told: list[Row] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
+        environment = dict(os.environ)
         found = run(jobs, CHOSEN, processes=2, seconds=4.0, tell=told.append)
+        assert dict(os.environ) == environment
     assert [row.method for row in found] == list(names)
     assert sorted(told, key=repr) == sorted(found, key=repr)
     return {row.method: row for row in found}
@@ -112,20 +122,8 @@ def test_what_cannot_be_asked_is_left_out(rows: dict[str, Row]) -> None:
         assert row.left_out is not None and why in row.left_out
 
 
-def test_after_two_stops_nothing_more_is_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "dies_always.py").write_text(
-        "import os, torch\n"
-        "class Dies(torch.optim.SGD):\n"
-        "    steps = 0\n"
-        "    def step(self, closure=None):\n"
-        "        self.steps += 1\n"
-        "        if self.steps > 2: os._exit(7)\n"
-        "        return super().step(closure)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    [row] = run([Job("mine", "dies_always:Dies")], CHOSEN)
+def test_after_two_stops_nothing_more_is_asked(rows: dict[str, Row]) -> None:
+    row = rows["Dies"]
     assert outcomes(row) == ["fail", "fail"] + ["not applicable"] * 3
     assert "exit code 7" in row.report["trains"].detail
     assert "not asked" in row.report["closure"].detail
@@ -238,10 +236,3 @@ def test_an_empty_record_is_json() -> None:
 def test_bad_numbers_are_told(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} must be"):
         run([], CHOSEN, **{name: value})  # type: ignore[arg-type]
-
-
-def test_nothing_of_the_caller_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    before = dict(os.environ)
-    run([Job("torch.optim", "torch.optim:SGD")], CHOSEN[:1])
-    assert dict(os.environ) == before
