@@ -24,7 +24,7 @@ def H() -> Operator:
 @pytest.mark.parametrize("method", ["auto", "hutchinson", "hutch++", "xtrace", "exact"])
 def test_trace(H: Operator, method: str) -> None:
     truth, before = float(H.dense().trace()), H.n_products
-    found = trace(H, rtol=0.15, max_products=120, method=method)
+    found = trace(H, rtol=0.2, max_products=120, method=method)
     assert found.converged and found.n_products == H.n_products - before
     assert abs(found.value - truth) < 2 * max(found.half_width(), 1e-12)
 

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from thalweg.curvature.objective import Objective
 from thalweg.curvature.operators import Operator, hessian
+from thalweg.curvature.trace import diagonal, frobenius, trace
 
-__all__ = ["Objective", "Operator", "hessian"]
+__all__ = ["Objective", "Operator", "diagonal", "frobenius", "hessian", "trace"]
