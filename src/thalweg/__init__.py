@@ -9,13 +9,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thalweg import compare, core, data, learn, nn, numeric, optim, testing
+    from thalweg import (
+        compare,
+        core,
+        curvature,
+        data,
+        learn,
+        nn,
+        numeric,
+        optim,
+        solve,
+        testing,
+    )
     from thalweg.core import Reason, Result, Training, iterate
     from thalweg.optim.param_groups import param_groups
 
 __version__ = "0.1.0"
 
-_modules = ("compare", "core", "data", "learn", "nn", "numeric", "optim", "testing")
+_modules = (
+    "compare",
+    "core",
+    "curvature",
+    "data",
+    "learn",
+    "nn",
+    "numeric",
+    "optim",
+    "solve",
+    "testing",
+)
 _names = {
     "Training": "thalweg.core",
     "Result": "thalweg.core",
@@ -30,6 +52,7 @@ __all__ = [
     "Training",
     "compare",
     "core",
+    "curvature",
     "data",
     "iterate",
     "learn",
@@ -37,6 +60,7 @@ __all__ = [
     "numeric",
     "optim",
     "param_groups",
+    "solve",
     "testing",
 ]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from thalweg.core import check
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Axis(Protocol):
@@ -110,6 +112,44 @@ class Entry:
     def place(self) -> str:
         """Where it is imported from: ``thalweg.optim.Adam``."""
         return f"{'.'.join(self.target.__module__.split('.')[:2])}.{self.name}"
+
+
+def method(
+    *,
+    paper: str,
+    year: int,
+    family: str,
+    problems: tuple[type, ...],
+    memory: str = "1 per unknown",
+    needs: tuple[str, ...] = (),
+    search_space: Mapping[str, Axis] | None = None,
+) -> Callable[[F], F]:
+    """Declare a function ``method(problem, *, ...) -> Result`` to be a method of the catalogue.
+
+    Parameters
+    ----------
+    paper, year, family, memory, needs, search_space
+        As in `Entry`.
+    problems
+        The classes of problems it solves.
+
+    Examples
+    --------
+    >>> @method(paper="Cauchy 1847", year=1847, family="examples", problems=(object,))
+    ... def steepest_descent(problem):
+    ...     "Go down along the gradient."
+    >>> entry(steepest_descent).year
+    1847
+    """
+
+    def declare(function: F) -> F:
+        declared: Any = function
+        declared.paper, declared.year, declared.family = paper, year, family
+        declared.problems, declared.memory, declared.needs = problems, memory, needs
+        declared.search_space = dict(search_space or {})
+        return function
+
+    return declare
 
 
 def entry(target: Any) -> Entry:

@@ -1,0 +1,177 @@
+"""What every solver owes its user, whatever the family: one row per method and problem."""
+
+import inspect
+import typing
+
+import pytest
+import torch
+
+from thalweg.core import Reason, Result
+from thalweg.solve import recovery
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def completion(dtype=torch.float64, seed=0):
+    return recovery.MatrixCompletion.random(
+        (40, 30), 2, 0.6, 3.0, dtype=dtype, generator=seeded(seed)
+    )
+
+
+# (method, problem of a dtype and a seed, relative accuracies in float64 and float32)
+ROWS = [
+    (recovery.scaled_gradient, completion),
+    (recovery.gradient_descent, completion),
+    (recovery.alternating_minimization, completion),
+]
+every = pytest.mark.parametrize("method, make", ROWS, ids=lambda v: getattr(v, "__name__", str(v)))
+
+
+def leaves(x):
+    return [x] if isinstance(x, torch.Tensor) else list(x)
+
+
+def same(x, y, **tolerance):
+    for a, b in zip(leaves(x), leaves(y), strict=True):
+        torch.testing.assert_close(a, b, **tolerance)
+
+
+@every
+def test_float64_is_solved_to_rounding_and_float32_to_1e_4(method, make):
+    problem = make()
+    result = method(problem, tol=1e-11)
+    assert result.converged and problem.error(result.x) < 1e-9
+    assert all(leaf.dtype == torch.float64 for leaf in leaves(result.x))
+    single = make(torch.float32)
+    result = method(single, tol=1e-6)
+    assert result.converged and single.error(result.x) < 1e-4
+    assert all(
+        not leaf.is_floating_point() or leaf.dtype == torch.float32 for leaf in leaves(result.x)
+    )
+
+
+@every
+def test_the_measures_are_those_of_the_point_returned(method, make):
+    problem = make()
+    result = method(problem, max_steps=3, tol=0.0)
+    assert isinstance(result, Result)
+    assert result.reason is Reason.MAX_STEPS
+    assert list(result.trace["step"]) == [0, 1, 2, 3]
+    assert result.value == result.trace["residual"][-1]
+    torch.testing.assert_close(
+        result.value, float(problem.residual(result.x)), rtol=1e-6, atol=1e-14
+    )
+    torch.testing.assert_close(
+        result.trace["error"][-1], float(problem.error(result.x)), rtol=1e-6, atol=1e-14
+    )
+
+
+@every
+def test_a_start_at_the_solution_takes_no_step(method, make):
+    problem = make()
+    result = method(problem, start=problem.truth, tol=1e-10)
+    assert result.trace["step"][-1] == 0
+    assert result.value <= 1e-14
+
+
+@every
+def test_a_warm_start_continues(method, make):
+    problem = make()
+    whole = method(problem, max_steps=6, tol=0.0)
+    first = method(problem, max_steps=3, tol=0.0)
+    second = method(problem, start=first.x, max_steps=3, tol=0.0)
+    # Steps scaled by the start may differ; where they do, it must be at least as near.
+    assert second.value <= max(1.5 * whole.value, 1e-12)
+    assert second.value <= first.value
+
+
+@every
+def test_the_same_seed_gives_the_same_bits_and_the_global_generator_is_left_alone(method, make):
+    problem = make()
+    before = torch.get_rng_state()
+    one = method(problem, start="random", generator=seeded(1), max_steps=5, tol=0.0)
+    other = method(problem, start="random", generator=seeded(1), max_steps=5, tol=0.0)
+    assert all(torch.equal(a, b) for a, b in zip(leaves(one.x), leaves(other.x), strict=True))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every
+def test_ctrl_c_a_callback_and_the_clock_keep_the_best_point(method, make):
+    problem = make()
+
+    def interrupt(result):
+        if len(result.trace["step"]) == 3:
+            raise KeyboardInterrupt
+
+    result = method(problem, callback=interrupt, tol=0.0)
+    assert result.reason is Reason.INTERRUPTED
+    assert result.value == min(result.trace["residual"])
+
+    def stop(result):
+        raise StopIteration
+
+    assert method(problem, callback=stop, tol=0.0).trace["step"].tolist() == [0]
+    late = method(problem, max_seconds=1e-9, tol=0.0)
+    assert late.reason is Reason.MAX_SECONDS
+
+
+@every
+def test_a_method_declares_itself_and_has_the_common_keywords(method, make):
+    for name in ("paper", "year", "family", "memory", "needs", "search_space", "problems"):
+        assert hasattr(method, name)
+    assert isinstance(make(), method.problems)
+    parameters = inspect.signature(method).parameters
+    positional = [p for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert [p.name for p in positional] == ["problem"]
+    common = {"start", "tol", "max_steps", "max_seconds", "generator", "callback", "progress"}
+    assert common <= set(parameters)
+    assert typing.get_type_hints(method)["return"].__origin__ is Result
+    assert set(method.search_space) <= set(parameters)
+
+
+@every
+def test_bad_arguments_are_named(method, make):
+    problem = make()
+    for name, value in (("tol", -1.0), ("max_steps", -1), ("max_seconds", 0.0), ("xtol", -1.0)):
+        with pytest.raises(ValueError, match=rf"^{name} must be"):
+            method(problem, **{name: value})
+    with pytest.raises(ValueError, match=r"^start must be"):
+        method(problem, start="spectrall")
+    with pytest.raises(TypeError):
+        method(problem, 0.5)
+
+
+def batched_completion():
+    one = recovery.MatrixCompletion.random((15, 12), 2, 0.8, generator=seeded(0))
+    truths = [
+        recovery.MatrixCompletion.random((15, 12), 2, 0.8, generator=seeded(s)).truth
+        for s in range(4)
+    ]
+    values = torch.stack([truth.dense()[one.rows, one.cols] for truth in truths])
+
+    def of(values):
+        return recovery.MatrixCompletion(one.rows, one.cols, values, one.shape, 2)
+
+    return of(values), [of(v) for v in values]
+
+
+@pytest.mark.parametrize(
+    "method, make",
+    [
+        (recovery.scaled_gradient, batched_completion),
+        (recovery.gradient_descent, batched_completion),
+        (recovery.alternating_minimization, batched_completion),
+    ],
+    ids=lambda v: v.__name__,
+)
+def test_a_batch_equals_a_loop_over_it(method, make):
+    batch, members = make()
+    whole = method(batch, max_steps=7, tol=0.0)
+    for i, member in enumerate(members):
+        alone = method(member, max_steps=7, tol=0.0)
+        torch.testing.assert_close(whole.x.dense()[i], alone.x.dense(), rtol=1e-9, atol=1e-11)
+    residuals = batch.residual(whole.x)
+    assert residuals.shape == (len(members),)
+    torch.testing.assert_close(whole.value, float(residuals.max()), rtol=1e-6, atol=1e-14)
