@@ -20,11 +20,17 @@ def completion(dtype=torch.float64, seed=0):
     )
 
 
+def sensing(dtype=torch.float64, seed=0):
+    return recovery.MatrixSensing.random((15, 12), 2, 250, 3.0, dtype=dtype, generator=seeded(seed))
+
+
 # (method, problem of a dtype and a seed, relative accuracies in float64 and float32)
 ROWS = [
     (recovery.scaled_gradient, completion),
     (recovery.gradient_descent, completion),
     (recovery.alternating_minimization, completion),
+    (recovery.scaled_gradient, sensing),
+    (recovery.gradient_descent, sensing),
 ]
 every = pytest.mark.parametrize("method, make", ROWS, ids=lambda v: getattr(v, "__name__", str(v)))
 
@@ -157,12 +163,20 @@ def batched_completion():
     return of(values), [of(v) for v in values]
 
 
+def batched_sensing():
+    members = [sensing(seed=seed) for seed in range(3)]
+    A, y = (torch.stack([getattr(m, name) for m in members]) for name in ("A", "y"))
+    return recovery.MatrixSensing(A, y, 2), members
+
+
 @pytest.mark.parametrize(
     "method, make",
     [
         (recovery.scaled_gradient, batched_completion),
         (recovery.gradient_descent, batched_completion),
         (recovery.alternating_minimization, batched_completion),
+        (recovery.scaled_gradient, batched_sensing),
+        (recovery.gradient_descent, batched_sensing),
     ],
     ids=lambda v: v.__name__,
 )

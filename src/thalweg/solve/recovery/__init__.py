@@ -16,10 +16,12 @@ from thalweg.solve.recovery.completion import MatrixCompletion
 from thalweg.solve.recovery.factors import LowRank
 from thalweg.solve.recovery.gradient import gradient_descent, scaled_gradient
 from thalweg.solve.recovery.sampling import Sampling
+from thalweg.solve.recovery.sensing import MatrixSensing
 
 __all__ = [
     "LowRank",
     "MatrixCompletion",
+    "MatrixSensing",
     "Sampling",
     "alternating_minimization",
     "gradient_descent",

@@ -44,8 +44,8 @@ class LowRankProblem(ABC):
         """The norm of the data y, shape of the batch."""
 
     @abstractmethod
-    def scale(self) -> float:
-        """The number c with f = ||misfit||^2 / (2 c)."""
+    def scale(self) -> float | Tensor:
+        """The number c (one per member of a batch) with f = ||misfit||^2 / (2 c)."""
 
     @abstractmethod
     def spectral(self, generator: torch.Generator | None = None) -> LowRank:
@@ -64,7 +64,7 @@ class LowRankProblem(ABC):
 
     def decay(self) -> float:
         """The weight of the factors themselves in the gradient of f: ridge / c."""
-        return self.ridge / self.scale()
+        return self.ridge / float(self.scale()) if self.ridge else 0.0
 
     def projection(self, start: LowRank) -> Callable[[LowRank], LowRank] | None:
         """Brings a point back into a set that holds the answer, as the start tells it.
