@@ -26,13 +26,13 @@ def test_agrees_with_the_dense_decomposition_at_both_ends() -> None:
 
 
 def test_a_preconditioner_saves_products() -> None:
-    d = torch.logspace(-3, 3, 800, dtype=torch.float64)
-    off = torch.full((799,), 1e-4, dtype=torch.float64)
+    d = torch.logspace(-2, 2, 200, dtype=torch.float64)
+    off = torch.full((199,), 1e-4, dtype=torch.float64)
     A = torch.diag(d) + torch.diag(off, 1) + torch.diag(off, -1)
     spent = []
     for preconditioner in (None, lambda R: R / d[:, None]):
         counted = Counted(as_operator(A))
-        found = lobpcg(counted, 2, preconditioner=preconditioner, tol=1e-9, steps=400)
+        found = lobpcg(counted, 2, preconditioner=preconditioner, tol=1e-9, steps=200)
         spent.append(counted.n_products)
     assert found.values.tolist() == pytest.approx(torch.linalg.eigvalsh(A)[:2].tolist(), abs=1e-8)
     assert spent[1] < spent[0] / 3

@@ -101,7 +101,7 @@ def leading_eigs(
             met = worst <= tol * abs(float(values[-1]))
             if met or done:
                 break
-            look += max(2, look // 8)  # seldom enough that small eigenproblems stay cheap
+            look += max(2, look // 4)  # seldom enough that small eigenproblems stay cheap
         if process.m + process.V.shape[1] > room:
             thick_restart(process, 0, max(k, room // 2))
         process.step(operator @ process.V)
@@ -133,7 +133,8 @@ def leading_svd(
 
     Block Lanczos on the smaller of :math:`A^* A` and :math:`A A^*`, until its residuals are at most
     :math:`\text{tol}\, s_1^2`; then one decomposition of :math:`A V` (or :math:`A^* U`), so that
-    values keep the accuracy that squaring loses. Dense when both sides are <= 512.
+    values keep the accuracy that squaring loses; triples below :math:`\sqrt{\text{tol}}\, s_1` are
+    not resolved. Dense when both sides are <= 512.
 
     Parameters
     ----------
