@@ -114,13 +114,25 @@ def part_as_text(part: dict[str, Any]) -> str:
     >>> part_as_text({**part, "note": "10 seeds"})
     'holds: x > 0; 1 [0.5, not finite] (10 seeds)'
     """
-    text = f"{part['word']}: {part['statement']}"
-    if part["effect"] is not None:
-        text += f"; {_number(part['effect'])}"
-    if part["interval"] is not None:
-        low, high = part["interval"]
-        text += f" [{_number(low)}, {_number(high)}]"
+    effect, interval = numbers_of(part)
+    measured = f"{effect} {interval}".strip()
+    text = f"{part['word']}: {part['statement']}" + (f"; {measured}" if measured else "")
     return text + (f" ({part['note']})" if part["note"] else "")
+
+
+def numbers_of(part: dict[str, Any]) -> tuple[str, str]:
+    """Effect and interval of a part to three digits; empty where there is none.
+
+    Examples
+    --------
+    >>> numbers_of({"effect": 0.12345, "interval": [0.1, None]})
+    ('0.123', '[0.1, not finite]')
+    >>> numbers_of({"effect": None, "interval": None})
+    ('', '')
+    """
+    effect, interval = part["effect"], part["interval"]
+    shown = "" if effect is None else _number(effect)
+    return shown, "" if interval is None else f"[{', '.join(map(_number, interval))}]"
 
 
 def as_strict_json_list(results: list[dict[str, Any]]) -> str:

@@ -203,17 +203,32 @@ def run(scale: Scale, seed: int) -> Iterator[Row | Callable[[], Row]]:
     size = _SIZES[scale]
     for model in size.models:
         for path in PATHS:
-            tuned = _tuned(model, path, size, 1000 * seed + 500)
+            tuned = cache(partial(_tuned, model, path, size, 1000 * seed + 500))
             for s in range(1000 * seed, 1000 * seed + size.seeds):
-                measured, loss = _follow(model, path, tuned.value, size.steps, s)
-                for step, found in zip(size.steps, measured, strict=True):
-                    for direction, along in found.items():
-                        yield {
-                            "model": model, "path": path, "lr": tuned.value, "edge": tuned.edge,
-                            "seed": s, "step": step, "early": step == size.steps[0],
-                            "direction": direction, "sharpness": along.sharpness,
-                            "slope": along.slope, "last_loss": loss,
-                        }  # fmt: skip
+                yield from _rows(model, path, tuned, size.steps, s)
+
+
+def _rows(
+    model: str, path: str, tuned: Callable[[], Tuned], steps: Sequence[int], seed: int
+) -> Iterator[Callable[[], Row]]:
+    """The rows of one trajectory, which is followed when the first of them is wanted."""
+
+    @cache
+    def followed() -> tuple[list[dict[str, Along]], float]:
+        return _follow(model, path, tuned().value, steps, seed)
+
+    def row(i: int, direction: str) -> Row:
+        measured, loss = followed()
+        along = measured[i][direction]
+        return {
+            "model": model, "path": path, "lr": tuned().value, "edge": tuned().edge,
+            "seed": seed, "step": steps[i], "early": i == 0, "direction": direction,
+            "sharpness": along.sharpness, "slope": along.slope, "last_loss": loss,
+        }  # fmt: skip
+
+    for i in range(len(steps)):
+        for direction in DIRECTIONS:
+            yield partial(row, i, direction)
 
 
 # ---------------------------------------------------------------- what follows

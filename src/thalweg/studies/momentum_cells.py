@@ -32,7 +32,8 @@ claim = Claim(
     refuted_by="a higher loss on either task, or an accuracy more than one point lower",
 )
 
-GRID = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+#: Reaches to 0.3: a grid that ended at 0.1 had its best values there.
+GRID = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
 #: mu and step of the cell; the first is the LSTM itself.
 METHODS = {"LSTM": (0.0, 1.0), "MomentumLSTM": (0.6, 0.6)}
 HIDDEN = 32
@@ -57,7 +58,7 @@ class Size(NamedTuple):
 
 _SIZES: dict[str, Size] = {
     "smoke": Size(1, 8, 10, 1, 2, GRID[2:3]),
-    "laptop": Size(30, 8, 250, 1, 8, GRID),
+    "laptop": Size(30, 8, 250, 2, 8, GRID),
     "full": Size(30, 1, 2000, 3, 8, GRID),
 }
 

@@ -196,7 +196,9 @@ def verdict(rows: Sequence[Row]) -> Verdict:
     gain, low, high = (100 * v for v in _effect(ours, late[0], "loss"))
     sentence = (
         "Slopes "
-        + ", ".join(f"{values.mean():.2f} ({arm})" for arm, values in slopes.items())
+        + ", ".join(
+            f"{round(values.mean(), 2) + 0.0:.2f} ({arm})" for arm, values in slopes.items()
+        )
         + f"; a cool-down from epoch {late[0]} of {ours[0]['epochs']} changes the training loss by "
         f"{gain:.2f} [{low:.2f}, {high:.2f}] hundredths (from epoch {early}: "
         f"{100 * _effect(ours, early, 'loss')[0]:.2f}, reported only)."
@@ -208,15 +210,23 @@ def verdict(rows: Sequence[Row]) -> Verdict:
 def figure(rows: Sequence[Row]) -> Figure:
     """The error against the step; the change of loss and test error for each cut-off."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
-    drawn = Figure(figsize=(13, 4), layout="constrained")
+    drawn = Figure(figsize=(14, 4), layout="constrained")
     rate, loss, error = drawn.subplots(1, 3)
     for (arm, (_, p)), colour in zip(ARMS.items(), COLOURS, strict=False):
         k, gaps = _mean_gap(rows, arm)
         line = "-" if p else "--"
-        rate.loglog(k, gaps, line, color=colour, label=f"{arm}: {_slopes(rows, arm).mean():.2f}")
+        rate.loglog(
+            k,
+            gaps,
+            line,
+            color=colour,
+            label=f"{arm}: {round(_slopes(rows, arm).mean(), 2) + 0.0:.2f}",
+        )
     rate.set(title="Rate near the minimum", xlabel="step k", ylabel="mean of f - f*")
-    rate.legend(title="slope", fontsize="small")
+    rate.xaxis.set_minor_formatter(NullFormatter())  # less than a decade: labels would overlap
+    rate.legend(title="slope", fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     ours = where(rows, experiment="cool-down")
     cuts = sorted({int(row["cut"]) for row in ours if row["cut"] != row["epochs"]})
     panels = ((loss, "loss", 1, "expected training loss"), (error, "test_error", 100, "test error"))

@@ -237,7 +237,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         axes.plot(column(gd, "k"), [1.0] * len(gd), "--", color=COLOURS[6], label="GD")
         axes.axhline(smallest, color=COLOURS[7], linewidth=0.8, linestyle=":")
         axes.set(title=f"steps c / (k + 20)^{p:g}", xscale="log", yscale="log", xlabel="step k")
-        axes.legend(loc="center right", fontsize="small")
+    panels[0].legend(loc="center right")
     panels[0].set_ylabel("share of runs with |x| < 0.2\n(dotted line: none)")
     drawn.suptitle("Started exactly on the saddle")
     return drawn
