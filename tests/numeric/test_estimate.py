@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
@@ -32,6 +32,7 @@ def symmetric(d: int, n: int = 0, shift: float = 0.0) -> Tensor:
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20))
+@settings(deadline=None)
 def test_hutchinson_is_exact_for_diagonal_matrices(entries: list[float]) -> None:
     A = torch.diag(torch.tensor(entries, dtype=torch.float64))
     found = hutchinson(as_operator(A))
@@ -182,6 +183,7 @@ def test_frobenius_norm() -> None:
 
 
 @given(st.sampled_from([hutchinson, frobenius_norm]), st.floats(1e-8, 1e8))
+@settings(max_examples=20, deadline=None)
 def test_scaling_scales(estimator: type[hutchinson], c: float) -> None:
     A = symmetric(30, shift=3.0)
     plain, scaled = estimator(as_operator(A)), estimator(as_operator(c * A))

@@ -91,7 +91,7 @@ def without(Y: Tensor, i: int) -> Tensor:
     return torch.linalg.qr(torch.cat([Y[:, :i], Y[:, i + 1 :]], dim=1))[0]
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 12))
 def test_the_cheap_form_of_xtrace_is_the_definition(n: int, N: int) -> None:
     A = rotated(torch.randn(40, dtype=torch.float64, generator=seed(n)), n)
@@ -231,7 +231,7 @@ def test_the_interval_of_hutchpp_covers() -> None:
 
 
 @given(st.floats(1e-8, 1e8), st.sampled_from(["auto", "hutch++", "xtrace"]))
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_scaling_scales(c: float, method: str) -> None:
     plain = trace(as_operator(FAST), method=method)
     scaled = trace(as_operator(c * FAST), method=method)
