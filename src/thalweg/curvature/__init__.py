@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from thalweg.curvature.blocks import block_diagonal, layers
+from thalweg.curvature.covariance import gradient_covariance, gradient_gram
+from thalweg.curvature.kfac import KroneckerOperator, ekfac, kfac
 from thalweg.curvature.objective import Objective
-from thalweg.curvature.operators import Operator, hessian
-from thalweg.curvature.trace import diagonal, frobenius, trace
+from thalweg.curvature.operators import Operator, fisher, generalized_gauss_newton, hessian
 
-__all__ = ["Objective", "Operator", "diagonal", "frobenius", "hessian", "trace"]
+__all__ = [
+    "KroneckerOperator",
+    "Objective",
+    "Operator",
+    "block_diagonal",
+    "ekfac",
+    "fisher",
+    "generalized_gauss_newton",
+    "gradient_covariance",
+    "gradient_gram",
+    "hessian",
+    "kfac",
+    "layers",
+]

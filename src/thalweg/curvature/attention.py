@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,6 +40,9 @@ def differentiable_kernels(model: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(False)
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         if any(isinstance(module, nn.RNNBase) for module in model.modules()):
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            # not their flags(): that touches TF32 as well, which warns where there is none
+            libraries: tuple[Any, Any] = (torch.backends.mkldnn, torch.backends.cudnn)
+            for library in libraries:
+                stack.callback(setattr, library, "enabled", library.enabled)
+                library.enabled = False
         yield

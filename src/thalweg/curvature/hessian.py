@@ -1,4 +1,4 @@
-"""Hessian-vector products over the whole data set: double backward, with kept graphs."""
+"""Hessian-vector products of one batch: reverse over reverse, or forward over reverse."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
+from thalweg.curvature.graphs import BatchwiseProducts
 from thalweg.curvature.objective import Objective
 
-_DOUBLE = 3  # a graph of the gradient holds about this many times what the loss's graph holds
 
-
-class HessianProducts:
-    r"""The map :math:`V \mapsto \nabla^2 f(x)\, V` at one point x.
+def hessian_products(objective: Objective, x: Tensor) -> BatchwiseProducts:
+    r"""Return the map :math:`V \mapsto \nabla^2 f(x)\, V`.
 
     Reverse over reverse, :math:`H v = \nabla \langle \nabla f, v \rangle`: the graph of the
-    gradient is built once per batch and serves all vectors; if the graphs of all batches fit in
-    ``objective.memory`` together they are kept, and later products run no model at all. If that of
-    a single batch does not fit, forward over reverse, :math:`H v = \partial_t \nabla f(x + t v)`,
-    which frees its graph as it goes.
+    gradient is built once per batch and serves all vectors. For batches whose graph exceeds
+    ``objective.memory``, forward over reverse, :math:`H v = \partial_t \nabla f(x + t v)`, which
+    frees its graph as it goes.
 
     Parameters
     ----------
@@ -33,67 +30,21 @@ class HessianProducts:
     Examples
     --------
     >>> from thalweg import Training
-    >>> training = Training.from_function(lambda x: x.prod(), torch.tensor([2.0, 3.0]))
-    >>> products = HessianProducts(Objective(training), torch.tensor([2.0, 3.0]))
-    >>> products(torch.eye(2)).tolist()
+    >>> x = torch.tensor([2.0, 3.0])
+    >>> objective = Objective(Training.from_function(lambda x: x.prod(), x))
+    >>> hessian_products(objective, x)(torch.eye(2)).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
-
-    def __init__(self, objective: Objective, x: Tensor) -> None:
-        self.objective = objective
-        self.x = x.detach().clone()
-        self._buffers = [b.detach().clone() for b in objective.training.model.buffers()]
-        self._kept: list[_GradientGraph] | None = None
-        self._keeping = True
-        self._rows = 0.0
-
-    def holds(self, x: Tensor) -> bool:
-        """Are these the products at `x` and at the buffers the model holds now?"""
-        now = list(self.objective.training.model.buffers())
-        return torch.equal(self.x, x) and all(map(torch.equal, self._buffers, now))
-
-    def __call__(self, v: Tensor) -> Tensor:
-        """``H v`` for ``(d,)`` or ``(d, k)``."""
-        V = v.T.contiguous() if v.ndim == 2 else v.unsqueeze(0)
-        total = torch.zeros_like(V)
-        if self._kept is not None:
-            for graph in self._kept:
-                graph.add_products(V, total)
-        else:
-            self._pass(V, total)
-        product = self.objective.summed(total).div_(self._rows)
-        return product.T if v.ndim == 2 else product[0]
-
-    def _pass(self, V: Tensor, total: Tensor) -> None:
-        objective = self.objective
-        kept: list[_GradientGraph] = []
-        spent, rows = 0.0, 0.0
-        per_row: float | None = None
-        with objective.measuring():
-            for batch, weight in objective.batches():
-                rows += weight
-                if per_row is None:
-                    per_row = _DOUBLE * saved_bytes(objective, self.x, batch) / max(weight, 1e-300)
-                here = per_row * weight
-                if here > objective.memory:
-                    forward_over_reverse(objective, self.x, batch, weight, V, total)
-                    self._keeping, kept = False, []
-                    continue
-                graph = _GradientGraph(objective, self.x, batch, weight)
-                graph.add_products(V, total)
-                spent += here
-                if spent > objective.memory:
-                    self._keeping, kept = False, []
-                if self._keeping:
-                    kept.append(graph)
-        summed = objective.summed(torch.tensor([rows], dtype=torch.float64))
-        self._rows = objective.all_rows(float(summed))
-        if self._keeping:
-            self._kept = kept
+    return BatchwiseProducts(
+        objective,
+        x,
+        lambda batch, weight: GradientGraph(objective, x, batch, weight),
+        lambda batch, weight, V, total: forward_over_reverse(objective, x, batch, weight, V, total),
+    )
 
 
-class _GradientGraph:
-    """The gradient of one batch's weighted loss with its graph; gives Hessian products."""
+class GradientGraph:
+    """The gradient of one batch's weighted loss, with its graph."""
 
     def __init__(self, objective: Objective, x: Tensor, batch: Any, weight: float) -> None:
         self.objective = objective
@@ -135,24 +86,3 @@ def forward_over_reverse(
                 tangent = forward_ad.unpack_dual(g).tangent
                 if tangent is not None:
                     part.add_(tangent, alpha=weight)
-
-
-def saved_bytes(objective: Objective, x: Tensor, batch: Any) -> int:
-    """Bytes the graph of a batch's loss holds, parameters and data aside."""
-    leaves = objective.leaves(x)
-    seen = {leaf.untyped_storage().data_ptr() for leaf in leaves}
-    count = 0
-
-    def pack(t: Tensor) -> None:
-        nonlocal count
-        storage = t.untyped_storage()
-        if storage.data_ptr() not in seen:
-            seen.add(storage.data_ptr())
-            count += storage.nbytes()
-
-    def unpack(_: None) -> Tensor:
-        raise RuntimeError("the graph was built to be measured, not to be used")
-
-    with saved_tensors_hooks(pack, unpack):
-        objective.loss(leaves, batch)
-    return count

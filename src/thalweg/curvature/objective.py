@@ -111,6 +111,7 @@ class Objective:
         self.d = sum(self.sizes)
         first = next(iter(self._parameters.values()))
         self.dtype, self.device = first.dtype, first.device
+        self.position = 0  # of the batch being read
         self._caller = _Caller(training.model)
         self._data = determinism.fixed_order(training.data)
         self._checked: list[Tensor] | None = None
@@ -194,7 +195,7 @@ class Objective:
                 if not torch.isfinite(g).all():
                     raise ValueError(
                         "the gradient must be finite, got "
-                        f"{_first_bad(g, self)} in batch {self._at}"
+                        f"{_first_bad(g, self)} in batch {self.position}"
                     )
                 gradient.add_(g, alpha=weight)
                 total += weight * float(f.detach())
@@ -215,11 +216,11 @@ class Objective:
         x
             The flat vector. Default: the model's parameters.
         """
-        from thalweg.curvature.hessian import HessianProducts
+        from thalweg.curvature.hessian import hessian_products
 
         point = self.start if x is None else self._point("x", x)
         if self._products is None or not self._products.holds(point):
-            self._products = HessianProducts(self, point)
+            self._products = hessian_products(self, point)
         return self._products(v)
 
     def check_deterministic(self) -> None:
@@ -228,6 +229,20 @@ class Objective:
         if self._checked is None or not all(map(torch.equal, self._checked, point)):
             determinism.two_passes(self)
             self._checked = point
+
+    def restricted(self, names: Iterable[str]) -> Objective:
+        """The same function of fewer parameters; its determinism counts as checked here."""
+        part = Objective(
+            self.training,
+            names,
+            mode=self.mode,
+            weight=self._weight,
+            memory=self.memory,
+            group=self.group,
+        )
+        if self._checked is not None:
+            part._checked = [part.start, *self._checked[1:]]
+        return part
 
     # -- for the operators of this package ---------------------------------------------------
 
@@ -256,10 +271,10 @@ class Objective:
 
     def batches(self) -> Iterator[tuple[Any, float]]:
         """The batches in their order, each with its weight."""
-        self._at = -1
+        self.position = -1
         for batch in self._data:
-            self._at += 1
-            if self._at == 1 and self.mode == "train":
+            self.position += 1
+            if self.position == 1 and self.mode == "train":
                 determinism.refuse_batch_statistics(self.training.model)
             weight = rows(batch) if self._weight is None else float(self._weight(batch))
             yield batch, float(check.number("the weight of a batch", weight, ge=0))
@@ -280,9 +295,11 @@ class Objective:
         """`f` if it is a finite scalar tensor, else an error that names the batch."""
         if not isinstance(f, Tensor) or f.numel() != 1:
             got = tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__
-            raise ValueError(f"loss must return a scalar tensor, got {got} in batch {self._at}")
+            raise ValueError(
+                f"loss must return a scalar tensor, got {got} in batch {self.position}"
+            )
         if not torch.isfinite(f):
-            raise ValueError(f"the loss must be finite, got {float(f)} in batch {self._at}")
+            raise ValueError(f"the loss must be finite, got {float(f)} in batch {self.position}")
         return f.reshape(())
 
     def derivative(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from thalweg.core import check
 from thalweg.core.problem import Training
-from thalweg.curvature.hessian import HessianProducts
+from thalweg.curvature.fisher import (
+    empirical_fisher_products,
+    likelihood_of,
+    sampled_fisher_products,
+)
+from thalweg.curvature.gauss_newton import gauss_newton_products
+from thalweg.curvature.hessian import hessian_products
 from thalweg.curvature.objective import Mode, Objective
 from thalweg.numeric.operator import dense
 
@@ -170,4 +176,129 @@ def hessian(
     Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 6, 1994.
     """
     objective = prepared(training, parameters, how)
-    return Operator(objective, HessianProducts(objective, objective.start), "hessian")
+    return Operator(objective, hessian_products(objective, objective.start), "hessian")
+
+
+def generalized_gauss_newton(
+    training: Training | Objective,
+    parameters: Iterable[nn.Parameter | str] | None = None,
+    **how: Unpack[How],
+) -> Operator:
+    r"""Return the generalized Gauss-Newton matrix.
+
+    .. math:: G = \frac1n \sum_i J_i^\top H_i J_i
+
+    with :math:`J_i` the Jacobian of the model's outputs in the parameters and :math:`H_i` the
+    Hessian of the loss in the outputs: in closed form for cross entropy, mean squared error and
+    binary cross entropy of torch, by differentiation for every other loss (which then must be
+    convex in the outputs, and in parameters it uses directly, for G to be positive semidefinite).
+    The Hessian is :math:`G + \frac1n \sum_{i,c} \partial_{z_c} \ell_i\, \nabla^2 z_{ic}`: negative
+    curvature can come from the second part only.
+
+    Parameters
+    ----------
+    training
+        The network, its loss and its data; or an `Objective`.
+    parameters
+        The unknowns. Default: all with ``requires_grad``.
+    **how
+        ``mode``, ``weight``, ``memory``, ``group``: see `Objective`.
+
+    Returns
+    -------
+    Operator
+        Use it as ``G @ v``.
+
+    Raises
+    ------
+    ValueError
+        If the loss is linear in what the model returns (say, computed inside the model).
+
+    Examples
+    --------
+    >>> data = [(torch.eye(2), torch.zeros(2, 1))]
+    >>> training = Training(nn.Linear(2, 1, bias=False), nn.functional.mse_loss, data)
+    >>> generalized_gauss_newton(training).dense().tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+
+    References
+    ----------
+    Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", Neural
+    Computation 14, 2002; Martens, arXiv 1412.1193.
+    """
+    objective = prepared(training, parameters, how)
+    products = gauss_newton_products(objective, objective.start)
+    return Operator(objective, products, "generalized Gauss-Newton")
+
+
+def fisher(
+    training: Training | Objective,
+    parameters: Iterable[nn.Parameter | str] | None = None,
+    *,
+    kind: Literal["exact", "sampled", "empirical"] = "exact",
+    samples: int = 1,
+    seed: int = 0,
+    **how: Unpack[How],
+) -> Operator:
+    r"""Return the Fisher matrix.
+
+    .. math:: F = \frac1n \sum_i E_{y \sim p(y \mid x_i)}\, s_{iy} s_{iy}^\top, \qquad
+        s_{iy} = \nabla \bigl(-\log p(y \mid x_i)\bigr)
+
+    on the scale of the loss: it equals the generalized Gauss-Newton matrix.
+
+    Parameters
+    ----------
+    training
+        The network, its loss and its data; or an `Objective`.
+    parameters
+        The unknowns. Default: all with ``requires_grad``.
+    kind
+        ``"exact"`` (default): the expectation over the labels, in closed form. ``"sampled"``: the
+        mean over `samples` labels drawn from the model, an unbiased estimate; once drawn the
+        matrix is fixed. ``"empirical"``: the labels of the data, which is another matrix
+        (:math:`\frac1n \sum_i g_i g_i^\top`); for any loss that is a mean over rows.
+    samples
+        Labels drawn per row, >= 1. Default 1.
+    seed
+        Of the draws, >= 0. Default 0.
+    **how
+        ``mode``, ``weight``, ``memory``, ``group``: see `Objective`.
+
+    Returns
+    -------
+    Operator
+        Symmetric, positive semidefinite.
+
+    Raises
+    ------
+    ValueError
+        For ``"exact"`` and ``"sampled"``, if the loss is no likelihood known here; for
+        ``"empirical"``, if it is not a mean over rows.
+
+    Examples
+    --------
+    >>> data = [(torch.eye(2), torch.zeros(2, 1))]
+    >>> training = Training(nn.Linear(2, 1, bias=False), nn.functional.mse_loss, data)
+    >>> fisher(training).dense().tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+
+    References
+    ----------
+    Martens, "New insights and perspectives on the natural gradient method", arXiv 1412.1193;
+    Kunstner, Balles & Hennig, "Limitations of the empirical Fisher approximation", 2019 (arXiv
+    1905.12558).
+    """
+    check.choice("kind", kind, ("exact", "sampled", "empirical"))
+    check.number("samples", samples, ge=1, integer=True)
+    check.number("seed", seed, ge=0, integer=True)
+    objective = prepared(training, parameters, how)
+    x = objective.start
+    if kind == "exact":
+        likelihood_of(objective)
+        products = gauss_newton_products(objective, x)
+    elif kind == "sampled":
+        products = sampled_fisher_products(objective, x, int(samples), int(seed))
+    else:
+        products = empirical_fisher_products(objective, x)
+    return Operator(objective, products, f"{kind} Fisher")
