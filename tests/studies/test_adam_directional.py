@@ -81,7 +81,7 @@ def test_both_trajectories_start_alike_and_see_the_same_batches() -> None:
 
 
 def test_smoke() -> None:
-    found = list(study.run("smoke", 0))
+    found = [row() for row in study.run("smoke", 0)]
     assert len(found) == 2 * 2 * 3 * 3
     assert study.verdict(found).parts
     assert study.figure(found).axes
