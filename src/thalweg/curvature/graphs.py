@@ -99,8 +99,8 @@ class BatchwiseProducts:
                 if spent > objective.memory:
                     self._keeping = False
                     kept.clear()
-                if self._lean is not None and per_row * weight > objective.memory:
-                    self._lean(batch, weight, V, total)
+                too_large = per_row * weight > objective.memory
+                if too_large and self._leanly(batch, weight, V, total):
                     continue
                 graph = self._build(batch, weight)
                 graph.add_products(V, total)
@@ -111,6 +111,21 @@ class BatchwiseProducts:
         self._rows = objective.all_rows(float(summed))
         if self._keeping:
             self._kept = kept
+
+    def _leanly(self, batch: Any, weight: float, V: Tensor, total: Tensor) -> bool:
+        """Add the products in the lean way, if there is one and torch can go it."""
+        if self._lean is None:
+            return False
+        part = torch.zeros_like(total)
+        try:
+            self._lean(batch, weight, V, part)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # an operation of the model without forward mode
+            self._lean = None
+            return False
+        total += part
+        return True
 
 
 def saved_bytes(objective: Objective, x: Tensor, batch: Any) -> int:

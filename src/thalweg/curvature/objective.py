@@ -299,7 +299,9 @@ class Objective:
                 f"loss must return a scalar tensor, got {got} in batch {self.position}"
             )
         if not torch.isfinite(f):
-            raise ValueError(f"the loss must be finite, got {float(f)} in batch {self.position}")
+            raise ValueError(
+                f"the loss must be finite, got {float(f.detach())} in batch {self.position}"
+            )
         return f.reshape(())
 
     def derivative(
