@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.optim import SALSA, SASA, SSLS, stationarity
-from thalweg.optim import step_control as control
 from thalweg.optim.stationarity import kept, mean_is_zero, newest, push
+from thalweg.optim.step_control import StepControl
 
 DOUBLE = torch.float64
 
@@ -109,8 +109,10 @@ def test_1_same_lr_path_as_statopt_in_full(var: Any, nu: float) -> None:
 @pytest.mark.parametrize("nu", [1.0, 0.4, 0.0])
 def test_2_both_forms_of_the_statistic(nu: float, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    statistic = control._statistic
-    monkeypatch.setattr(control, "_statistic", lambda a: seen.append(statistic(a)) or seen[-1])
+    statistic = StepControl._statistic
+    monkeypatch.setattr(
+        StepControl, "_statistic", lambda self: seen.append(statistic(self)) or seen[-1]
+    )
     x = nn.Parameter(gaussian(7))
     optimizer = SASA([x], lr=0.3, momentum=0.8, nu=nu, weight_decay=0.1)
     h = torch.zeros(7, dtype=DOUBLE)
@@ -129,8 +131,10 @@ def test_2_both_forms_of_the_statistic(nu: float, monkeypatch: pytest.MonkeyPatc
 def test_3_the_statistic_has_mean_zero_at_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     """f = a x^2/2 with noise: E[x d] = (lr/2) E d^2; 2000 chains at once."""
     seen: list[float] = []
-    statistic = control._statistic
-    monkeypatch.setattr(control, "_statistic", lambda a: seen.append(statistic(a)) or seen[-1])
+    statistic = StepControl._statistic
+    monkeypatch.setattr(
+        StepControl, "_statistic", lambda self: seen.append(statistic(self)) or seen[-1]
+    )
     x = nn.Parameter(torch.ones(2000, dtype=DOUBLE))
     optimizer = SASA([x], lr=0.5, momentum=0.5)
     squares = []
@@ -191,8 +195,10 @@ def test_6_lr_never_rises_after_the_switch() -> None:
 
 def test_7_the_statistic_depends_on_the_origin(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[float] = []
-    statistic = control._statistic
-    monkeypatch.setattr(control, "_statistic", lambda a: seen.append(statistic(a)) or seen[-1])
+    statistic = StepControl._statistic
+    monkeypatch.setattr(
+        StepControl, "_statistic", lambda self: seen.append(statistic(self)) or seen[-1]
+    )
     for shift in (0.0, 1.0):
         x = nn.Parameter(gaussian(3) + shift)
         x.grad = gaussian(3, seed=1)

@@ -206,15 +206,22 @@ class EGDD(Global):
     def _scaled(self, scale: float, members: Sequence[Active]) -> float:
         slot = "momentum_buffer" if self.align == "momentum" else "exp_avg"
         old = [a.state[slot] for a in members]
-        signs = [-1.0 if a.group["maximize"] else 1.0 for a in members]
-        inner = sum(
-            sign * inner_product(*_chosen(members, old, signs, sign)) for sign in sorted({*signs})
-        )
         normalized = members[0].group["normalized"]
+        inner = g_square = n_square = 0.0
+        for sign in (1.0, -1.0):  # of the groups that go down, and of those that go up
+            pairs = [
+                (a.g, n)
+                for a, n in zip(members, old, strict=True)
+                if a.group["maximize"] == (sign < 0)
+            ]
+            if pairs:
+                dot, gg, nn = self.summed_pairs(_products, 3, pairs)
+                inner, g_square, n_square = inner + sign * dot, g_square + gg, n_square + nn
         norms = 1.0
         if normalized:
-            g_norm = math.sqrt(squared_norm([a.g for a in members]))
-            norms = (g_norm + 1e-10) * (math.sqrt(squared_norm(old)) + 1e-10)
+            if not all(1e-25 < square < math.inf for square in (g_square, n_square)):
+                g_square, n_square = squared_norm([a.g for a in members]), squared_norm(old)
+            norms = (math.sqrt(g_square) + 1e-10) * (math.sqrt(n_square) + 1e-10)
         new = updated_scale(scale, inner, norms, scale_lr=self.scale_lr, normalized=normalized)
         low, high = self.scale_range
         return min(max(new, low), high)
@@ -239,11 +246,10 @@ class EGDD(Global):
         gain_max: float,
     ) -> tuple[Tensor, ...]:
         if normalized:
-            # times exp(gain_lr * sign(g) * sign(exp_avg)), which has three values only
+            # exp(gain_lr * sign(g) * sign(exp_avg)) has three values only
             agree = g.sign() * exp_avg.sign()
-            gain = torch.where(
-                agree > 0, gain * gain_up, torch.where(agree < 0, gain / gain_up, gain)
-            )
+            down, same = 1 / gain_up, torch.ones_like(gain)
+            gain = gain * torch.where(agree > 0, gain_up, torch.where(agree < 0, down, same))
         else:
             gain = gain * (gain_lr * (g * (exp_avg / correction))).clamp(-1.0, 1.0).exp()
         gain = torch.clamp(gain, gain_min, gain_max)
@@ -260,12 +266,9 @@ def _range(name: str, value: Any) -> tuple[float, float]:
     return (low, high)
 
 
-def _chosen(
-    members: Sequence[Active], old: Sequence[Tensor], signs: Sequence[float], sign: float
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Gradients and old directions of the groups that go down (or up) alone."""
-    chosen = [i for i, s in enumerate(signs) if s == sign]
-    return [members[i].g for i in chosen], [old[i] for i in chosen]
+def _products(g: Tensor, n: Tensor) -> tuple[Tensor, ...]:
+    """What the cosine of two vectors is made of, entry by entry."""
+    return g * n, g * g, n * n
 
 
 class EGScale:

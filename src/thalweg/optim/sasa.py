@@ -53,6 +53,7 @@ class SSLS(StepControl):
     2002.10597). Follows the authors' package statopt.
     """
 
+    n_summands = 0  # no test, no statistic
     paper = "Zhang, Lang, Liu & Xiao, 2020 (arXiv 2002.10597)"
     year = 2020
     needs = ("closure",)

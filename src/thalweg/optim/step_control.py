@@ -48,6 +48,7 @@ class StepControl(Elementwise):
     """
 
     slots = ("momentum_buffer", "direction")
+    n_summands = 2
     #: Kept on the host: counts, and the queues.
     shared = ("steps", "drops", "searching", "losses", "losses_seen", "statistics",
               "statistics_seen")  # fmt: skip
@@ -130,6 +131,12 @@ class StepControl(Elementwise):
             return p - lr * h, h
         d = (1 - nu) * g + nu * h
         return p - lr * d, h, d
+
+    @staticmethod
+    def summands(p: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+        """What D_k is made of: sums over the entries of x_{k+1} d_k and of d_k^2."""
+        d = state[-1]
+        return p * d, d * d
 
     # ---- the controller's memory ----
 
@@ -266,7 +273,7 @@ class StepControl(Elementwise):
         """Record D_k after the move; lower the lr if its mean is zero."""
         memory = self.remembered()
         memory["steps"].add_(1)
-        kept = self.remember("statistics", _statistic(active))
+        kept = self.remember("statistics", self._statistic())
         if int(memory["steps"]) % self.test_every or kept <= self.min_samples:
             return False
         test = stationarity.mean_is_zero(
@@ -287,15 +294,16 @@ class StepControl(Elementwise):
             memory["statistics_seen"].zero_()
         return test.stationary
 
+    def _statistic(self) -> float:
+        r"""The sum over groups of :math:`\langle x_{k+1}, d_k \rangle + (a/2) \|d_k\|^2`."""
+        total = 0.0
+        for group in self.param_groups:
+            inner, square = self.summed(group)
+            total += inner + float(group["lr"]) / 2 * square
+        return total
+
 
 # ---- what both halves are made of ----
-
-
-def _statistic(active: Sequence[Active]) -> float:
-    r"""The sum over groups of :math:`\langle x_{k+1}, d_k \rangle + (a/2) \|d_k\|^2`."""
-    directions = [a.state.get("direction", a.state["momentum_buffer"]) for a in active]
-    inner = inner_product([a.p for a in active], directions)
-    return inner + sum(lr / 2 * inner_product(ds, ds) for lr, ds in _by_lr(active, directions))
 
 
 def _by_lr(active: Sequence[Active], tensors: Sequence[Tensor]) -> list[tuple[float, list[Tensor]]]:

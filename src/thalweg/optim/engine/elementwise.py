@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, Unpack
+from typing import Any, ClassVar, NamedTuple, Protocol, Unpack
 
 import torch
 from torch import Tensor
@@ -17,10 +17,19 @@ from torch.optim.optimizer import ParamsT
 
 from thalweg.core import check
 from thalweg.optim.engine.base import Active, How, RuleOptimizer
-from thalweg.optim.engine.batches import Batches, Pack, Separate, flattened
-from thalweg.optim.engine.kernel import Compiled, Rule, Update, compute_dtype, in_place
+from thalweg.optim.engine.batches import Batches, Pack, Separate, flattened, packable
+from thalweg.optim.engine.kernel import (
+    Compiled,
+    Rule,
+    Summands,
+    Update,
+    compute_dtype,
+    in_place,
+    summing,
+)
 from thalweg.optim.engine.memory import flat_as, flat_parameter
 from thalweg.optim.engine.sharding import local, sharded_like, whole
+from thalweg.optim.engine.sums import Sums
 
 #: Entries of a piece of an eager update: its intermediate results stay in the cache.
 EAGER_PIECE = 2**15
@@ -67,9 +76,18 @@ class Elementwise(RuleOptimizer):
         self.constraint = constraint
         super().__init__(params, defaults, **how)
 
+    #: ``summands(p, *state)`` of the new values; what they sum up to is found by `summed`.
+    summands: ClassVar[Summands | None] = None
+    n_summands: ClassVar[int] = 0
+
     def _forget(self) -> None:
         super()._forget()
         self._batches: dict[int, Batches] = {}
+        self._sums = Sums(self.n_summands)
+
+    def summed(self, group: dict[str, Any]) -> list[float]:
+        """The sums of `summands` over the entries of a group that moved; adds up all shards."""
+        return self._sums.over(id(group))
 
     def common(self, active: Sequence[Active]) -> Callable[[Active], Mapping[str, float]] | None:
         """Numbers that depend on all parameters at once (scope *global*); default: none."""
@@ -83,8 +101,9 @@ class Elementwise(RuleOptimizer):
         self._noise: dict[Tensor, Tensor] = {}
         if self.draws_noise:  # in parameter order, so that packing cannot change the numbers
             self._noise = {a.p: sharded_like(self.gaussian(a.p), a.p) for a in active}
-        common = self.common(active)
         self._scalars: dict[Any, Tensor] = {}
+        common = self.common(active)
+        self._sums = Sums(self.n_summands)
         self._prepared: dict[Any, _Prepared] = {}
         for group in self.param_groups:
             members = [a for a in active if a.group is group]
@@ -115,10 +134,12 @@ class Elementwise(RuleOptimizer):
                 a.g.view(-1) if plain and a.g.is_contiguous() else flat_as(local(a.p), local(a.g))
                 for a, plain in zip(members, batch.plain, strict=True)
             ]
+            totals = [self._sums.of(id(a.group), a.p) for a in members]
             tensors = [
-                [p, g, *state] for p, g, state in zip(flat, gradients, batch.state, strict=True)
+                [p, g, *state, *sums]
+                for p, g, state, sums in zip(flat, gradients, batch.state, totals, strict=True)
             ]
-            update = self._update_of(members[0], tensors[0], 0, 0, None)
+            update = self._update_of(members[0], tensors[0], 0, self.n_summands, None)
             calls = [(update, t) for t in tensors]
         else:
             calls = [self._ready(batch, i, a, common) for i, a in enumerate(members)]
@@ -131,9 +152,10 @@ class Elementwise(RuleOptimizer):
         """The update of one tensor and what it is called with."""
         flat, p = batch.flat[i], local(a.p)
         g = flat_as(p, local(a.g))
+        totals = self._sums.of(id(a.group), a.p)
         if flat is not None and not (self.draws_noise or self.rounding != "nearest"):
-            tensors = [flat, g, *batch.state[i]]
-            return self._update_of(a, tensors, 0, 0, common), tensors
+            tensors = [flat, g, *batch.state[i], *totals]
+            return self._update_of(a, tensors, 0, len(totals), common), tensors
 
         def update(_: list[Tensor]) -> None:  # random bits are drawn only when they are used
             where = flat if flat is not None else flat_parameter(p)[0]
@@ -141,6 +163,7 @@ class Elementwise(RuleOptimizer):
             if self.rounding == "stochastic":
                 extra = [flat_as(p, self._random_bits(a.p))]
             noise = [flat_as(p, self._noise[a.p])] if self.draws_noise else []
+            extra = [*extra, *totals]
             tensors = [where, g, *state, *noise, *extra]
             self._update_of(a, tensors, len(noise), len(extra), common)(tensors)
             if flat is None:
@@ -158,6 +181,7 @@ class Elementwise(RuleOptimizer):
         noise = [flattened([self._noise[a.p] for a in members])] if self.draws_noise else []
         spread = _spread(members, pack.sizes, common) if common is not None else {}
         inputs = [*noise, *spread.values()]
+        extra = [*extra, *self._sums.of(id(members[0].group), members[0].p)]
         tensors = [flat_p, flat_g, *state, *inputs, *extra]
         self._update_of(members[0], tensors, len(inputs), len(extra), common, tuple(spread))(
             tensors
@@ -167,6 +191,34 @@ class Elementwise(RuleOptimizer):
     def _state_and_extra(self, state: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """The compensation is the last slot of the state; the rule does not see it."""
         return (state[:-1], state[-1:]) if self.rounding == "compensated" else (state, [])
+
+    def summed_pairs(
+        self, summands: Summands, count: int, pairs: Sequence[tuple[Tensor, Tensor]]
+    ) -> list[float]:
+        """The sums of ``summands(s, t)`` over the entries of all pairs, in one pass over them.
+
+        The second tensor of a pair has the first one's shape and layout. Shards are added up.
+        """
+        sums = Sums(count)
+        small: dict[Any, list[tuple[Tensor, Tensor]]] = {}
+        for s, t in pairs:
+            if packable(s) and packable(t):
+                small.setdefault((s.dtype, t.dtype, s.device), []).append((s, t))
+            elif local(s).numel():
+                flat = [local(s).reshape(-1), local(t).reshape(-1)]
+                self._sum(summands, count, [*flat, *sums.of("", s)])
+        for members in small.values():
+            flat = [flattened(list(tensors)) for tensors in zip(*members, strict=True)]
+            self._sum(summands, count, [*flat, *sums.of("", members[0][0])])
+        return sums.over("")
+
+    def _sum(self, summands: Summands, count: int, tensors: list[Tensor]) -> None:
+        update = _summing(summands)
+        if self.uses_compiler():
+            loop = _compile((summands,), update, (0, 0, count), {}, tensors)
+            _compiled_update(loop, self._scalars_of(loop, {}), count, tensors)
+        else:
+            _eager(update, 0, 0, {}, count, tensors)
 
     # ---- running the rule on flat memory ----
 
@@ -201,10 +253,12 @@ class Elementwise(RuleOptimizer):
     ) -> Callable[[list[Tensor]], None]:
         n_state = len(tensors) - 2 - n_inputs - n_extra
         if not self.uses_compiler():
-            return functools.partial(_eager, prepared.update, n_state, n_inputs, numbers)
+            whole = self.n_summands
+            return functools.partial(_eager, prepared.update, n_state, n_inputs, numbers, whole)
         counts = (n_state, n_inputs, n_extra)
         loop = _compile(prepared.key, prepared.update, counts, numbers, tensors)
-        return functools.partial(_compiled_update, loop, self._scalars_of(loop, numbers))
+        scalars = self._scalars_of(loop, numbers)
+        return functools.partial(_compiled_update, loop, scalars, self.n_summands)
 
     def _scalars_of(self, loop: Compiled, numbers: Mapping[str, float]) -> Tensor:
         at = (id(loop), *numbers.values())
@@ -219,10 +273,14 @@ class Elementwise(RuleOptimizer):
         if prepared is None:
             static = self.static(group)
             rule = _fed(type(self).rule, spread) if spread else type(self).rule
-            key = (rule, group["maximize"], self.rounding, tuple(static.items()))
+            static_key = tuple(static.items())
+            key = (rule, group["maximize"], self.rounding, static_key, self.n_summands)
             update = _updates.get(key)
             if update is None:
-                update = _updates[key] = in_place(rule, group["maximize"], self.rounding, static)
+                summands = type(self).summands if self.n_summands else None
+                update = _updates[key] = in_place(
+                    rule, group["maximize"], self.rounding, static, summands
+                )
             prepared = self._prepared[at] = _Prepared(key, update, self.numbers(group, k), {})
         return prepared
 
@@ -256,25 +314,31 @@ def _eager(
     n_state: int,
     n_inputs: int,
     numbers: Mapping[str, float],
+    n_whole: int,
     tensors: list[Tensor],
 ) -> None:
-    """Run `update` piece by piece on (p, g, state, inputs, extra)."""
+    """Run `update` piece by piece on (p, g, state, inputs, extra), the last `n_whole` apart."""
     inputs, extra = 2 + n_state, 2 + n_state + n_inputs
     size = tensors[0].numel()
     for start in range(0, size, EAGER_PIECE):
         t = tensors
         if size > EAGER_PIECE:
-            t = [flat[start : start + EAGER_PIECE] for flat in tensors]
+            t = _piece(tensors, n_whole, start, EAGER_PIECE)
         update(t[0], t[1], t[2:inputs], t[inputs:extra], t[extra:], numbers)
 
 
-def _compiled_update(loop: Compiled, scalars: Tensor, tensors: list[Tensor]) -> None:
+def _piece(tensors: list[Tensor], n_whole: int, start: int, size: int) -> list[Tensor]:
+    cut = len(tensors) - n_whole
+    return [*(t[start : start + size] for t in tensors[:cut]), *tensors[cut:]]
+
+
+def _compiled_update(loop: Compiled, scalars: Tensor, n_whole: int, tensors: list[Tensor]) -> None:
     size = tensors[0].numel()
     if size <= _COMPILED_PIECE:
         loop(tensors, scalars)
         return
     for start in range(0, size, _COMPILED_PIECE):
-        loop([t[start : start + _COMPILED_PIECE] for t in tensors], scalars)
+        loop(_piece(tensors, n_whole, start, _COMPILED_PIECE), scalars)
 
 
 def _positive(h: Tensor) -> Tensor:
@@ -297,7 +361,10 @@ def _compile(
     kind = tuple(t.dtype for t in tensors)
     full = (key, counts, tuple(numbers), kind, tensors[0].device, torch.get_num_threads())
     if full not in _compiled:
-        examples = [torch.empty(_EXAMPLE, dtype=dtype, device=tensors[0].device) for dtype in kind]
+        examples = [
+            torch.empty(1 if t.numel() == 1 else _EXAMPLE, dtype=t.dtype, device=t.device)
+            for t in tensors
+        ]
         loop = Compiled(update, counts, tuple(numbers), examples)
         if not loop.for_all_sizes:
             raise RuntimeError(
@@ -322,6 +389,11 @@ def _spread(
                 piece.fill_(value)
             vectors[name] = flat
     return vectors
+
+
+@functools.cache
+def _summing(summands: Summands) -> Update:
+    return summing(summands)
 
 
 @functools.cache
