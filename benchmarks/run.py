@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import first_order
 import memory
 import optimizers
 import projections
@@ -29,11 +30,11 @@ from timing import Comparison, Row, Settings, Suite, measured
 
 SUITES: tuple[Suite, ...] = tuple(
     suite
-    for module in (optimizers, projections, memory, start_up, race, report)
+    for module in (optimizers, first_order, projections, memory, start_up, race, report)
     for suite in module.SUITES
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PACKAGES = ("thalweg", "torch", "numpy", "heavyball", "pytorch_optimizer")
+PACKAGES = ("thalweg", "torch", "numpy", "heavyball", "pytorch_optimizer", "adamp")
 HEADINGS = ("work", "ours", "peer", "time", "peer's", "ratio", "of minima", "bar", "met?")
 
 
@@ -81,7 +82,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _quantity(value: float, unit: str) -> str:
     if unit == "MB":
         value /= 1e6
-    return f"{value:.3g} {unit}" if unit != "compilations" else f"{value:g}"
+    return f"{value:g}" if unit == "compilations" else f"{value:.3g} {unit}"
 
 
 def machine() -> dict[str, str]:

@@ -30,6 +30,11 @@ RULES = {
     "PerturbedSGD": "PerturbedSGD(p)",
     "SGLD": "SGLD(p)",
     "AcceleGrad": "AcceleGrad(p, diameter=1.0)",
+    "Lion": "Lion(p)",
+    "EGDD": "EGDD(p)",
+    "AdamP": "AdamP(p)",
+    "NovoGrad": "NovoGrad(p)",
+    "SASA": "SASA(p)",
 }
 
 _IMPORT = """
@@ -158,7 +163,10 @@ SUITES = (
         [
             *(Comparison("first in its process", name, limit=3.0) for name in RULES),
             Comparison("first in its process", "Adam", ANYTHING),
+            Comparison("first in its process", "AdamP", ANYTHING),
+            Comparison("first in its process", ANYTHING, limit=3.0),
             Comparison("later in a process", LATER, limit=3.0),
+            Comparison("later in a process", LATER, "Adam"),
         ],
         compile_seconds,
     ),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 RUN = Path(__file__).parents[2] / "benchmarks" / "run.py"
-QUICK = ("one step", "10^6 floats", "state:", "peak of a step")
+QUICK = ("one step", "10^6 floats", "state:", "peak of a step", "layer:", "peak:", "sent:")
 
 
 def run(*arguments: str) -> str:
@@ -48,6 +48,7 @@ def test_rows_in_this_process() -> None:
 def test_every_card_of_an_optimizer_has_a_row() -> None:
     listed = run("--list", "--all")
     names = ("Adam", "AdamW", "AMSGrad", "RMSProp", "AdaGrad", "AdaGradNorm", "AdaGradFull")
+    names = (*names, "Lion", "LionK", "AdamP", "SGDP", "NovoGrad", "EGDD", "SASA", "MomentumLSTM")
     for name in (*names, "SGD", "PerturbedSGD", "SGLD", "AcceleGrad", "Simplex.project"):
         assert f": {name} / " in listed
     for heavy in ("time to the first row", "200 runs"):
