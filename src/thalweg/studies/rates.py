@@ -299,6 +299,8 @@ def figure(rows: Sequence[Row]) -> Figure:
         gaps = _table(rows, f"floor {lr:g}", "gap").mean(0)
         floor.semilogy(_looks(rows, f"floor {lr:g}"), gaps, color=colour, label=f"step {lr:g}")
     floor.set(title="Noisy labels, constant step", xlabel="step k", ylabel="mean of f - f*")
+    for axes in (linear, floor):
+        axes.locator_params(axis="x", nbins=4)
     for axes in (smooth, growth, linear, floor):
         axes.legend(fontsize="small")
     return drawn
