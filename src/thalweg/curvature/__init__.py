@@ -7,18 +7,22 @@ from thalweg.curvature.covariance import gradient_covariance, gradient_gram
 from thalweg.curvature.kfac import KroneckerOperator, ekfac, kfac
 from thalweg.curvature.objective import Objective
 from thalweg.curvature.operators import Operator, fisher, generalized_gauss_newton, hessian
+from thalweg.curvature.trace import diagonal, frobenius, trace
 
 __all__ = [
     "KroneckerOperator",
     "Objective",
     "Operator",
     "block_diagonal",
+    "diagonal",
     "ekfac",
     "fisher",
+    "frobenius",
     "generalized_gauss_newton",
     "gradient_covariance",
     "gradient_gram",
     "hessian",
     "kfac",
     "layers",
+    "trace",
 ]
