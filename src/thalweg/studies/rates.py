@@ -288,16 +288,15 @@ def figure(rows: Sequence[Row]) -> Figure:
     growth.loglog(k, squares, color=COLOURS[0], label="SGD, step 1 / (rho L)")
     growth.loglog(k, _bounds(rows, "gradient_square"), "k:", label="bound")
     growth.set(title="Strong growth", xlabel="step k", ylabel="smallest squared gradient")
+    gaps = np.exp(np.log(np.maximum(_table(rows, "linear", "gap"), 1e-300)).mean(0))
+    fitted = gaps > SETTLED * gaps[0]
     linear.semilogy(
-        _looks(rows, "linear"),
-        np.exp(np.log(np.maximum(_table(rows, "linear", "gap"), 1e-300)).mean(0)),
-        color=COLOURS[0],
-        label="SGD, step 1",
+        _looks(rows, "linear")[fitted], gaps[fitted], color=COLOURS[0], label="SGD, step 1"
     )
     linear.set(title="Strong growth and PL", xlabel="step k", ylabel="f - f* (geometric mean)")
     for lr, colour in zip(FLOOR_LR, COLOURS, strict=False):
-        gaps = _table(rows, f"floor {lr:g}", "gap").mean(0)
-        floor.semilogy(_looks(rows, f"floor {lr:g}"), gaps, color=colour, label=f"step {lr:g}")
+        level = _table(rows, f"floor {lr:g}", "gap").mean(0)
+        floor.semilogy(_looks(rows, f"floor {lr:g}"), level, color=colour, label=f"step {lr:g}")
     floor.set(title="Noisy labels, constant step", xlabel="step k", ylabel="mean of f - f*")
     for axes in (linear, floor):
         axes.locator_params(axis="x", nbins=4)
