@@ -7,15 +7,20 @@ from thalweg.curvature.covariance import gradient_covariance, gradient_gram
 from thalweg.curvature.kfac import KroneckerOperator, ekfac, kfac
 from thalweg.curvature.objective import Objective
 from thalweg.curvature.operators import Operator, fisher, generalized_gauss_newton, hessian
+from thalweg.curvature.spectrum import Density, ExtremeEigenvalues, density, extremes
 from thalweg.curvature.trace import diagonal, frobenius, trace
 
 __all__ = [
+    "Density",
+    "ExtremeEigenvalues",
     "KroneckerOperator",
     "Objective",
     "Operator",
     "block_diagonal",
+    "density",
     "diagonal",
     "ekfac",
+    "extremes",
     "fisher",
     "frobenius",
     "generalized_gauss_newton",
