@@ -24,13 +24,14 @@ import optimizers
 import projections
 import race
 import report
+import spectrum
 import start_up
 import torch
 from timing import Comparison, Row, Settings, Suite, measured
 
 SUITES: tuple[Suite, ...] = tuple(
     suite
-    for module in (optimizers, first_order, projections, memory, start_up, race, report)
+    for module in (optimizers, first_order, projections, spectrum, memory, start_up, race, report)
     for suite in module.SUITES
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
