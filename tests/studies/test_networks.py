@@ -75,3 +75,11 @@ def test_a_diverged_value_is_never_the_best() -> None:
 def test_either_end_of_the_grid_is_an_edge() -> None:
     assert tune([1.0, 2.0, 3.0], lambda v: v) == (1.0, True)
     assert tune([1.0, 2.0, 3.0], lambda v: -v) == (3.0, True)
+
+
+def test_weights_start_uniform_within_one_over_the_root_of_their_inputs() -> None:
+    model = SeededMLP((64, 400, 10), [0, 1])
+    for w, inputs in zip(model.weights, (64, 400), strict=True):
+        bound = 1 / math.sqrt(inputs)
+        assert 0.95 * bound < float(w.detach().abs().max()) <= bound
+        assert math.isclose(float(w.detach().std()), bound / math.sqrt(3), rel_tol=0.05)
