@@ -172,6 +172,21 @@ class CountsUnderAName(Good):
         return group["lr"] / self.state["all"]["t"].item()
 
 
+class SharesAtTheStart(Good):
+    """Two averages in one memory until they differ: a file cannot be read into both."""
+
+    def initial(self, p, g):
+        zeros = torch.zeros_like(p)
+        return {"step": torch.tensor(0.0), "exp_avg": zeros, "fast": zeros}
+
+    def move(self, p, g, state, group):
+        state["step"] += 1
+        if g.count_nonzero() or state["exp_avg"].count_nonzero():
+            state["exp_avg"] = group["momentum"] * state["exp_avg"] + g
+            state["fast"] = 0.5 * state["fast"] + g
+        p.copy_(self.update(p, state["exp_avg"] + state["fast"], self.rate(group)))
+
+
 class LosesDtype(Good):
     """Keeps float32 over bfloat16 parameters, and loads as torch.optim.Optimizer does."""
 
@@ -249,6 +264,38 @@ class ClosesWithoutGrad(Good):
 class ReturnsNothing(Good):
     def step(self, closure=None):
         super().step(closure)
+
+
+class KeepsTheGradient(Good):
+    """The previous gradient by reference: accumulating into it writes over it."""
+
+    def initial(self, p, g):
+        return super().initial(p, g) | {"previous": torch.zeros_like(p)}
+
+    def move(self, p, g, state, group):
+        super().move(p, g + state["previous"], state, group)
+        state["previous"] = g
+
+
+class TakesGradientsInBackward(Good):
+    """What is done to p.grad afterwards is lost; only loss scaling is undone."""
+
+    in_backward: dict[Tensor, Tensor] = {}
+
+    def __init__(self, params, **hyper):
+        super().__init__(params, **hyper)
+        for p in (p for group in self.param_groups for p in group["params"]):
+            if p.requires_grad:
+                p.register_post_accumulate_grad_hook(keep_gradient)
+
+    def gradient(self, p):
+        g = super().gradient(p)
+        kept = self.in_backward.pop(p, g)
+        return g if any(torch.equal(kept, scale * g) for scale in (8, 16)) else kept
+
+
+def keep_gradient(p: Tensor) -> None:
+    TakesGradientsInBackward.in_backward[p] = p.grad.clone()
 
 
 class UsesTheFirstRate(Good):
@@ -382,6 +429,14 @@ class MindsTheRank(Good):
         return group["lr"] * (2 if late else 1)
 
 
+class AssumesRows(Good):
+    """Takes every sharded parameter for one that is split by row, as FSDP2 splits it."""
+
+    def update(self, p, m, lr):
+        columns = any(place.is_shard(1) for place in getattr(p, "placements", ()))
+        return super().update(p, m, 2 * lr if columns else lr)
+
+
 class NormOfTheShard(Good):
     def update(self, p, m, lr):
         m = m.to_local() if hasattr(m, "to_local") else m
@@ -418,6 +473,7 @@ FAULTS = [
     (CannotBePickled, "pickle", "handle"),
     (KeepsAnObject, "resume from disk", "Fraction"),
     (CountsUnderAName, "resume through DCP", "all"),
+    (SharesAtTheStart, "DCP on disk", "off by"),
     (LosesDtype, "state dtype", "bfloat16"),
     (DrawsGlobally, "random state", "global seed"),
     (TakesGradients, "gradients untouched", "None as the gradient"),
@@ -429,6 +485,8 @@ FAULTS = [
     (IgnoresMaximize, "maximize", "off by"),
     (ClosesWithoutGrad, "closure", "without grad"),
     (ReturnsNothing, "closure", "None from step"),
+    (KeepsTheGradient, "accumulation", "accumulated in place"),
+    (TakesGradientsInBackward, "clipping", "after clip_grad_norm_"),
     (UsesTheFirstRate, "groups", "no change"),
     (ForgetsNewGroups, "added group", "no finite move"),
     (RemembersItsRate, "schedulers", "no effect of LambdaLR"),
@@ -456,7 +514,9 @@ NOTES = [
 SPREAD = [
     (MindsTheRank, "DDP", "off by"),
     (NormOfTheShard, "FSDP2", "off by"),
-    (LosesShards, "FSDP2 resume", "off by"),
+    (LosesShards, "FSDP2 resume", "in memory"),
+    (SharesAtTheStart, "FSDP2 resume", "on disk"),
+    (AssumesRows, "tensor parallel", "off by"),
 ]
 
 

@@ -49,6 +49,11 @@ CLAUSES: tuple[Clause, ...] = (
         "torch.distributed.checkpoint.state_dict continues bitwise.",
         resume.through_dcp,
     ),
+    Clause(
+        "DCP on disk",
+        "torch.distributed.checkpoint.save and load continue bitwise.",
+        resume.from_dcp_on_disk,
+    ),
     Clause("state dtype", "State over bfloat16 parameters survives loading.", resume.state_dtype),
     Clause("wide state", "State wider than its parameter survives loading.", resume.wide_state),
     Clause(
@@ -64,6 +69,8 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("late gradient", "A first gradient may come at any step.", gradients.late),
     Clause("maximize", "Maximizing is minimizing with negated gradients.", gradients.maximize),
     Clause("closure", "step(closure) calls it with grad, returns its value.", gradients.closure),
+    Clause("accumulation", "Gradients may be accumulated in place.", gradients.accumulated),
+    Clause("clipping", "torch's gradient clipping reaches the step.", gradients.clipped),
     Clause("groups", "Each parameter group steps with its own lr.", loop.groups),
     Clause("added group", "add_param_group works in mid-run.", loop.added_group),
     Clause("schedulers", "torch's schedulers change the steps.", loop.schedulers),
@@ -87,8 +94,14 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("FSDP2", "Two shards follow one process.", distributed.clause("FSDP2"), "distributed"),
     Clause(
         "FSDP2 resume",
-        "A sharded checkpoint continues bitwise.",
+        "A sharded checkpoint, in memory or on disk, continues bitwise.",
         distributed.clause("FSDP2 resume"),
+        "distributed",
+    ),
+    Clause(
+        "tensor parallel",
+        "Layers split by column and by row follow one process.",
+        distributed.clause("tensor parallel"),
         "distributed",
     ),
 )
@@ -116,7 +129,8 @@ def check_optimizer(
         Names of the clauses to check; default: all that need no further process or compiler.
         ``checks=("compile",)`` adds what is off by default.
     distributed
-        Also run DDP and FSDP2 on two local processes (about 15 s). Default False.
+        Also run DDP, FSDP2 and tensor parallelism on two local processes (about 15 s). Default
+        False.
     **hyper
         Hyper-parameters; the class's defaults hold for the others.
 

@@ -19,7 +19,7 @@ from thalweg.testing.report import Outcome, Verdict, failed, not_applicable, pas
 from thalweg.testing.subject import Subject
 
 SECONDS = 120  # hard limit: a rank that waits for a collective nobody joins waits forever
-STAGES = ("DDP", "FSDP2", "FSDP2 resume")
+STAGES = ("DDP", "FSDP2", "FSDP2 resume", "tensor parallel")
 
 
 def clause(stage: str) -> Callable[[Subject], Verdict]:
@@ -108,6 +108,7 @@ def merge(
         "DDP": "the parameters of the single process on both ranks",
         "FSDP2": "the parameters of the single process, shard by shard",
         "FSDP2 resume": "the same bits as the uninterrupted sharded run",
+        "tensor parallel": "the parameters of the single process, column by column, row by row",
     }[stage]
     for rank, answer in enumerate(answers):
         if answer.get(stage):

@@ -1,12 +1,15 @@
-"""Clauses on gradients: who owns them, and what missing, zero or negated ones mean."""
+"""Clauses on gradients: who owns them; missing, zero, negated, summed and clipped ones."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from thalweg.testing.report import Verdict, failed, not_applicable, passed, refused
 from thalweg.testing.subject import (
@@ -165,3 +168,69 @@ def closure(subject: Subject) -> Verdict:
     if returned is None or not any(float(returned) == value for value in values):
         return failed(f"{returned!r} from step(closure)", f"the closure's value, {values[0]!r}")
     return passed(f"called {len(values)} time(s) with grad enabled, value returned")
+
+
+def accumulated(subject: Subject) -> Verdict:
+    def in_place(run: Run, t: int) -> Tensor:
+        run.optimizer.zero_grad(set_to_none=False)  # the same memory at every step
+        losses = [loss_at(run.model, number) for number in (t, 100 + t)]
+        for loss in losses:
+            loss.backward()
+        return losses[0].detach()
+
+    def at_once(run: Run, t: int) -> Tensor:
+        params = parameters(run.optimizer)
+        losses = [loss_at(run.model, number) for number in (t, 100 + t)]
+        first, second = (torch.autograd.grad(loss, params) for loss in losses)
+        for p, g, h in zip(params, first, second, strict=True):
+            p.grad = g + h
+        return losses[0].detach()
+
+    gap = difference(fed(subject, in_place), fed(subject, at_once))
+    if gap:
+        return failed(f"{gap} with gradients accumulated in place", "the run given their sum")
+    return passed("two backward passes without zero_grad give the step of the summed gradient")
+
+
+def clipped(subject: Subject) -> Verdict:
+    kinds: dict[str, Callable[[list[Tensor]], Any]] = {
+        "clip_grad_norm_": lambda ps: clip_grad_norm_(ps, 0.1),
+        "clip_grad_value_": lambda ps: clip_grad_value_(ps, 0.01),
+    }
+    for name, clip in kinds.items():
+
+        def after_backward(run: Run, t: int, clip: Callable[..., Any] = clip) -> Tensor:
+            loss = run.backward(t)
+            clip(parameters(run.optimizer))
+            return loss.detach()
+
+        def given(run: Run, t: int, clip: Callable[..., Any] = clip) -> Tensor:
+            params = parameters(run.optimizer)
+            loss = loss_at(run.model, t)
+            for p, g in zip(params, torch.autograd.grad(loss, params), strict=True):
+                p.grad = g
+            clip(params)
+            return loss.detach()
+
+        gap = difference(fed(subject, after_backward), fed(subject, given))
+        if gap:
+            return failed(f"{gap} after {name}", "the run given the clipped gradients")
+    return passed("clip_grad_norm_ and clip_grad_value_ reach the step")
+
+
+def fed(subject: Subject, fill: Callable[[Run, int], Tensor]) -> dict[str, Tensor]:
+    """All parameters and state after steps whose gradients are what `fill` makes of the step."""
+    run = subject.start()
+    for t in range(2 * STEPS):
+        seed(t)
+
+        def closure(t: int = t) -> Tensor:
+            with torch.enable_grad():
+                return fill(run, t)
+
+        if subject.closure:
+            step_with(run.optimizer, closure)
+        else:
+            closure()
+            run.optimizer.step()
+    return run.tensors()

@@ -2,7 +2,8 @@
 
 Both ranks see the same batch, so that the averaged gradients are bit for bit those of the single
 process and every difference is the optimizer's own. The layers have odd sizes and the last bias
-one element, so that shards are uneven and one is empty.
+one element, so that shards are uneven and one is empty. Tensor parallelism needs even sizes, and
+leaves the last layer whole: ordinary parameters beside split and replicated ones.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from thalweg.testing.resume import first_failure
 from thalweg.testing.subject import STEPS, loss_at, message, mlp, same_bits, seed
 
 SIZES = (8, 15, 1)
+SPLIT = (8, 16, 8, 4)
 
 
-def train(model: nn.Module, optimizer: Optimizer, steps: range) -> None:
+def train(model: nn.Module, optimizer: Optimizer, steps: range, outputs: int = SIZES[-1]) -> None:
     for t in steps:
         seed(t)
         optimizer.zero_grad(set_to_none=True)
-        loss_at(model, t, outputs=SIZES[-1]).backward()
+        loss_at(model, t, outputs).backward()
         optimizer.step()
 
 
@@ -57,13 +60,20 @@ def main(folder: str, rank: int, module: str, name: str, bias: bool, hyper: str)
     # Bytes our own parent process wrote on the command line, from no file.
     arguments = pickle.loads(bytes.fromhex(hyper))
 
-    def build(wrap: Callable[[nn.Module], nn.Module]) -> tuple[nn.Module, Optimizer]:
-        model = wrap(mlp(SIZES, bias=bias))
+    def build(
+        wrap: Callable[[nn.Module], nn.Module], sizes: tuple[int, ...] = SIZES
+    ) -> tuple[nn.Module, Optimizer]:
+        model = wrap(mlp(sizes, bias=bias))
         return model, cls(model.parameters(), **arguments)
 
-    single = build(lambda model: model)
-    train(*single, range(2 * STEPS))
-    expected = whole(single[0])
+    def trained(
+        wrap: Callable[[nn.Module], nn.Module], sizes: tuple[int, ...] = SIZES
+    ) -> list[Tensor]:
+        run = build(wrap, sizes)
+        train(*run, range(2 * STEPS), sizes[-1])
+        return whole(run[0])
+
+    expected = trained(lambda model: model)
 
     dist.init_process_group(
         "gloo",
@@ -76,8 +86,15 @@ def main(folder: str, rank: int, module: str, name: str, bias: bool, hyper: str)
         get_optimizer_state_dict,
         set_optimizer_state_dict,
     )
+    from torch.distributed.checkpoint.state_dict_loader import load
+    from torch.distributed.checkpoint.state_dict_saver import save
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel,
+        RowwiseParallel,
+        parallelize_module,
+    )
 
     mesh = init_device_mesh("cpu", (2,))
 
@@ -85,28 +102,41 @@ def main(folder: str, rank: int, module: str, name: str, bias: bool, hyper: str)
         fully_shard(model, mesh=mesh)
         return model
 
+    def split(model: nn.Module) -> nn.Module:
+        return parallelize_module(model, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel()})
+
     def ddp() -> str | None:
-        run = build(nn.parallel.DistributedDataParallel)
-        train(*run, range(2 * STEPS))
-        return away(whole(run[0]), expected)
+        return away(trained(nn.parallel.DistributedDataParallel), expected)
 
     def fsdp() -> str | None:
-        run = build(shard)
-        train(*run, range(2 * STEPS))
-        return away(whole(run[0]), expected)
+        return away(trained(shard), expected)
+
+    def tensor_parallel() -> str | None:
+        return away(trained(split, SPLIT), trained(lambda model: model, SPLIT))
 
     def resume() -> str | None:
-        source, twin = build(shard), build(shard)
+        source, in_memory, on_disk = build(shard), build(shard), build(shard)
         train(*source, range(STEPS))
         source[1].zero_grad(set_to_none=True)
         saved = copy.deepcopy(get_optimizer_state_dict(*source))
-        set_optimizer_state_dict(*twin, optim_state_dict=saved)
-        twin[0].load_state_dict(copy.deepcopy(source[0].state_dict()))
-        for run in (source, twin):
+        set_optimizer_state_dict(*in_memory, optim_state_dict=saved)
+        checkpoint = str(Path(folder) / "checkpoint")
+        place = get_optimizer_state_dict(*on_disk)
+        with first_failure():
+            save(get_optimizer_state_dict(*source), checkpoint_id=checkpoint)
+            load(place, checkpoint_id=checkpoint)
+        set_optimizer_state_dict(*on_disk, optim_state_dict=place)
+        for twin in (in_memory, on_disk):
+            twin[0].load_state_dict(copy.deepcopy(source[0].state_dict()))
+        for run in (source, in_memory, on_disk):
             train(*run, range(STEPS, 2 * STEPS))
-        return away(whole(twin[0]), whole(source[0]), bitwise=True)
+        for name, twin in (("in memory", in_memory), ("on disk", on_disk)):
+            if gap := away(whole(twin[0]), whole(source[0]), bitwise=True):
+                return f"{gap} {name}"
+        return None
 
-    for stage, check in (("DDP", ddp), ("FSDP2", fsdp), ("FSDP2 resume", resume)):
+    stages = {"DDP": ddp, "FSDP2": fsdp, "FSDP2 resume": resume, "tensor parallel": tensor_parallel}
+    for stage, check in stages.items():
         try:
             problem = check()
         except Exception as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -114,6 +115,47 @@ def through_dcp(subject: Subject) -> Verdict:
         if subject.closure:
             return refused(f"needs a closure: {message(error)}")
         raise
+
+
+def from_dcp_on_disk(subject: Subject) -> Verdict:
+    from torch.distributed.checkpoint.state_dict import (
+        get_optimizer_state_dict,
+        set_optimizer_state_dict,
+    )
+    from torch.distributed.checkpoint.state_dict_loader import load
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    def transfer(run: Run) -> Run:
+        run.optimizer.zero_grad(set_to_none=True)
+        twin = run.twin()
+        with tempfile.TemporaryDirectory() as folder:
+            saved = get_optimizer_state_dict(run.model, run.optimizer)
+            # It is read into tensors that are there: those of an optimizer after a zero step.
+            place = get_optimizer_state_dict(twin.model, twin.optimizer)
+            with first_failure():
+                save(saved, checkpoint_id=folder, no_dist=True)
+                load(place, checkpoint_id=folder, no_dist=True)
+        set_optimizer_state_dict(twin.model, twin.optimizer, place)
+        twin.model.load_state_dict(run.model.state_dict())
+        return twin
+
+    try:
+        return continues(subject, transfer)
+    except Exception as error:
+        if subject.closure:
+            return refused(f"needs a closure: {message(error)}")
+        raise
+
+
+@contextlib.contextmanager
+def first_failure() -> Iterator[None]:
+    """What went wrong, instead of torch's collection of it, which is no Exception."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except CheckpointException as error:
+        raise next(iter(error.failures.values()))[0] from None
 
 
 def state_dtype(subject: Subject) -> Verdict:
