@@ -25,12 +25,12 @@ METHODS: dict[str, Build] = {
     "SGD": lambda params: optim.SGD(params, lr=0.1, momentum=0.9),
     "AcceleGrad": lambda params: optim.AcceleGrad(params, diameter=10.0),
 }
-# The others add no kind of state or scope, except those that draw random numbers.
+# The others add no kind of state or scope, except those that draw random numbers. AdaGradFull, which
+# keeps a matrix of the square of a tensor's size, is not for networks.
 MORE: dict[str, Build] = {
     "Adam": lambda params: optim.Adam(params, lr=1e-2),
     "AMSGrad": lambda params: optim.AMSGrad(params, lr=1e-2),
     "AdaGrad": lambda params: optim.AdaGrad(params, lr=1e-1),
-    "AdaGradFull": lambda params: optim.AdaGradFull(params, lr=1e-1),
     "RMSProp": lambda params: optim.RMSProp(params, lr=1e-2),
     "LionK": lambda params: optim.LionK(params, lr=1e-3),
     "SGDP": lambda params: optim.SGDP(params, lr=1e-1),

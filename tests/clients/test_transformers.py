@@ -158,13 +158,24 @@ def test_salsa_says_what_the_trainer_does_not_give(tmp_path: Path) -> None:
         trained(gpt2, lambda params: optim.SALSA(params), tmp_path)
 
 
-def test_groups_by_role_keep_their_own_options(tmp_path: Path) -> None:
-    from thalweg.optim import param_groups
+def by_role(model: nn.Module) -> Optimizer:
+    """Lion for the matrices, AdamW for embeddings, norms, biases and the head."""
+    groups = optim.param_groups(model)
+    matrices = [group for group in groups if group["role"] == "matrix"]
+    rest = [group for group in groups if group["role"] != "matrix"]
+    lion = optim.Lion(matrices, lr=1e-3, weight_decay=0.1)
+    return optim.Combined([lion, optim.AdamW(rest, lr=1e-2, weight_decay=0.01)])
 
-    model = gpt2()
-    groups = param_groups(model, roles={"*.c_*.weight": "matrix"})
-    optimizer = optim.Lion(groups, lr=1e-3, weight_decay=0.1)
-    run = trainer(model, optimizer, tmp_path)
-    run.train()
-    decays = {group["role"]: group["weight_decay"] for group in run.optimizer.param_groups}
-    assert decays["matrix"] == 0.1 and decays["norm"] == decays["bias"] == 0.0
+
+def test_a_combination_by_role_is_one_optimizer(tmp_path: Path, same_state: Any) -> None:
+    model, other = bert(), bert()
+    whole = trainer(model, by_role(model), tmp_path)
+    whole.train()
+    resumed = trainer(other, by_role(other), tmp_path / "b")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    assert equal(whole, resumed)
+    assert same_state(whole.optimizer, resumed.optimizer)
+    found = {group["role"]: group for group in whole.optimizer.param_groups}
+    assert found["matrix"]["lr"] == pytest.approx(1e-3 * 0.9**STEPS)
+    assert found["head"]["lr"] == pytest.approx(1e-2 * 0.9**STEPS)
+    assert found["matrix"]["weight_decay"] == 0.1 and found["norm"]["weight_decay"] == 0.0

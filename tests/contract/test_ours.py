@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,27 @@ import torch
 
 import thalweg.optim
 from thalweg.testing import check_optimizer, distributed
+
+
+class LionAndAdamW(thalweg.optim.Combined):
+    """Lion for matrices and AdamW for the rest, built as the contract builds every class."""
+
+    def __init__(
+        self, params: Iterable[Any], lr: Any = 1e-3, weight_decay: float = 0.01, **how: Any
+    ) -> None:
+        given = list(params)
+        groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+        parts: tuple[list[Any], list[Any]] = ([], [])
+        for group in groups:
+            for is_matrix, part in zip((True, False), parts, strict=True):
+                if mine := [p for p in group["params"] if (p.dim() > 1) == is_matrix]:
+                    part.append({**group, "params": mine})
+        hyper = {"lr": lr, "weight_decay": weight_decay, **how}
+        classes = (thalweg.optim.Lion, thalweg.optim.AdamW)
+        super().__init__(
+            cls(part, **hyper) for cls, part in zip(classes, parts, strict=True) if part
+        )
+
 
 ROWS: list[tuple[Any, dict[str, Any]]] = [
     (thalweg.optim.SGD, {}),
@@ -34,6 +57,7 @@ ROWS: list[tuple[Any, dict[str, Any]]] = [
     (thalweg.optim.SSLS, {}),
     (thalweg.optim.AdamW, {"rounding": "stochastic"}),
     (thalweg.optim.AdamW, {"rounding": "compensated"}),
+    (LionAndAdamW, {}),
 ]
 
 # Ours may refuse these, with a clear error, and nothing else.
@@ -53,7 +77,9 @@ def name(x: Any) -> str:
 @pytest.mark.parametrize(("cls", "hyper"), ROWS, ids=name)
 def test_contract(cls: Any, hyper: dict[str, Any]) -> None:
     report = check_optimizer(cls, **hyper).raise_if_failed()
-    assert set(report.named("refused")) <= MAY_REFUSE, [tuple(f) for f in report]
+    # A group that is added to several optimizers must say to which.
+    allowed = MAY_REFUSE | ({"added group"} if cls is LionAndAdamW else set())
+    assert set(report.named("refused")) <= allowed, [tuple(f) for f in report]
     # What torch's base class does badly, our engine does well: nothing to note.
     assert report.named("note") == (), [tuple(f) for f in report]
 
@@ -66,7 +92,18 @@ def test_every_public_optimizer_has_a_row() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.compile
+@pytest.mark.parametrize(("cls", "hyper"), ROWS, ids=name)
+def test_a_compiled_model_trains_the_same(cls: Any, hyper: dict[str, Any]) -> None:
+    check_optimizer(cls, checks="compile", **hyper).raise_if_failed()
+
+
+@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.parametrize(("cls", "hyper"), ROWS, ids=name)
-def test_two_processes_follow_one(cls: Any, hyper: dict[str, Any]) -> None:
+def test_two_processes_follow_one(
+    cls: Any, hyper: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The other processes import the class of this file under the name it has here.
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[__name__.count(".")]))
     check_optimizer(cls, checks=distributed.STAGES, **hyper).raise_if_failed()

@@ -10,6 +10,7 @@ from thalweg.optim.adam import Adam, AdamW
 from thalweg.optim.adamp import SGDP, AdamP
 from thalweg.optim.amsgrad import AMSGrad
 from thalweg.optim.clipping import ClippedSGD, clip_coordinates_
+from thalweg.optim.combined import Combined
 from thalweg.optim.egdd import EGDD, EGScale
 from thalweg.optim.engine import (
     Elementwise,
@@ -52,6 +53,7 @@ __all__ = [
     "AdamP",
     "AdamW",
     "ClippedSGD",
+    "Combined",
     "EGScale",
     "Elementwise",
     "Global",
