@@ -27,11 +27,22 @@ import report
 import spectrum
 import start_up
 import torch
+import traces
 from timing import Comparison, Row, Settings, Suite, measured
 
 SUITES: tuple[Suite, ...] = tuple(
     suite
-    for module in (optimizers, first_order, projections, spectrum, memory, start_up, race, report)
+    for module in (
+        optimizers,
+        first_order,
+        projections,
+        spectrum,
+        traces,
+        memory,
+        start_up,
+        race,
+        report,
+    )
     for suite in module.SUITES
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
