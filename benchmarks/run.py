@@ -30,12 +30,15 @@ import torch
 import traces
 from timing import Comparison, Row, Settings, Suite, measured
 
+import curvature
+
 SUITES: tuple[Suite, ...] = tuple(
     suite
     for module in (
         optimizers,
         first_order,
         projections,
+        curvature,
         spectrum,
         traces,
         memory,

@@ -46,18 +46,18 @@ def sampled_fisher_products(
     """
     likelihood = likelihood_of(objective)
 
-    def build(batch: Any, weight: float) -> OutputGraph:
+    def build(batch: Any, weight: float, together: int) -> OutputGraph:
         z, y, jacobian = output_and_target(objective, x, pair(batch))
         generator = generator_of(objective, seed)
         draws = [likelihood.drawn(z, y, generator) for _ in range(samples)]
 
-        def inner(u: list[Tensor]) -> list[Tensor]:
-            total = torch.zeros_like(u[0])
+        def inner(u: Tensor) -> Tensor:
+            total = torch.zeros_like(u)
             for s in draws:
-                total += s * inner_products(s, u[0])
-            return [total.mul_(weight / samples)]
+                total += s * inner_products(s, u)
+            return total * (weight / samples)
 
-        return OutputGraph(objective, jacobian, inner)
+        return OutputGraph(objective, jacobian, inner, together)
 
     return BatchwiseProducts(objective, x, build)
 
@@ -83,12 +83,12 @@ def empirical_fisher_products(objective: Objective, x: Tensor) -> BatchwiseProdu
     [2.0, 2.0]
     """
 
-    def build(batch: Any, weight: float) -> OutputGraph:
+    def build(batch: Any, weight: float, together: int) -> OutputGraph:
         leaves = objective.leaves(x)
         losses = row_losses(objective, leaves, batch)
         jacobian = Jacobian([losses], leaves)
         n = len(losses)
-        return OutputGraph(objective, jacobian, lambda u: [t * (weight / n) for t in u])
+        return OutputGraph(objective, jacobian, lambda u: u * (weight / n), together)
 
     return BatchwiseProducts(objective, x, build)
 

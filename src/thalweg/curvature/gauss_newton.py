@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from thalweg.curvature import outputs
-from thalweg.curvature.graphs import BatchwiseProducts
+from thalweg.curvature.graphs import BatchGraph, BatchwiseProducts
 from thalweg.curvature.objective import Objective
 
 
@@ -48,59 +48,67 @@ class Jacobian:
         self._used = [i for i, g in enumerate(backward) if g is not None and g.requires_grad]
         self._backward = [g for g in backward if g is not None and g.requires_grad]
 
-    def times(self, v: Sequence[Tensor]) -> list[Tensor]:
-        """``J v``, shaped like z."""
-        if not self._used:
-            return [torch.zeros_like(t) for t in self.z]
-        return list(
-            torch.autograd.grad(
+    def times(self, v: Sequence[Tensor], batched: bool = False) -> list[Tensor]:
+        """``J v``, shaped like z; `batched`: for many v, in a dimension in front."""
+        found: Sequence[Tensor | None] = [None] * len(self.z)
+        if self._used:
+            found = torch.autograd.grad(
                 self._backward,
                 self._u,
                 [v[i] for i in self._used],
                 retain_graph=True,
                 allow_unused=True,
-                materialize_grads=True,
+                is_grads_batched=batched,
             )
-        )
+        lead = v[0].shape[:1] if batched else ()
+        return [t.new_zeros(*lead, *t.shape) if p is None else p for t, p in zip(self.z, found)]
 
-    def transposed_times(self, u: Sequence[Tensor]) -> list[Tensor | None]:
+    def transposed_times(self, u: Sequence[Tensor], batched: bool = False) -> list[Tensor | None]:
         """``Jᵀ u``, shaped like the leaves; None for those z does not depend on."""
         if not self._flows:
             return [None] * len(self.leaves)
         return list(
-            torch.autograd.grad(self.z, self.leaves, u, retain_graph=True, allow_unused=True)
+            torch.autograd.grad(
+                self.z,
+                self.leaves,
+                u,
+                retain_graph=True,
+                allow_unused=True,
+                is_grads_batched=batched,
+            )
         )
 
 
-class OutputGraph:
-    """The products ``Jᵀ B J v`` of one batch, B a symmetric map in the outputs."""
+class OutputGraph(BatchGraph):
+    """The products ``Jᵀ B J v`` of one batch, B a symmetric map in one output."""
 
     def __init__(
         self,
         objective: Objective,
         jacobian: Jacobian,
-        inner: Callable[[list[Tensor]], list[Tensor]],
+        inner: Callable[[Tensor], Tensor],
+        together: int = 1,
     ) -> None:
-        self.objective, self.jacobian, self.inner = objective, jacobian, inner
+        super().__init__(objective, together)
+        self.jacobian, self.inner = jacobian, inner
 
-    def add_products(self, V: Tensor, total: Tensor) -> None:
-        for v, out in zip(V, total):
-            u = self.inner(self.jacobian.times(self.objective.split(v)))
-            products = self.jacobian.transposed_times(u)
-            for part, product in zip(self.objective.split(out), products):
-                if product is not None:
-                    part.add_(product)
+    def products(self, v: list[Tensor], batched: bool) -> Sequence[Tensor | None]:
+        (Jv,) = self.jacobian.times(v, batched)
+        u = torch.vmap(self.inner)(Jv) if batched else self.inner(Jv)
+        return self.jacobian.transposed_times([u], batched)
 
 
-class _AnyLoss:
+class _AnyLoss(BatchGraph):
     r"""The products of one batch for a loss :math:`\ell(z, x)` torch must differentiate itself.
 
     The loss may use the parameters directly too (a penalty): they count as outputs whose Jacobian
     is the identity.
     """
 
-    def __init__(self, objective: Objective, x: Tensor, batch: Any, weight: float) -> None:
-        self.objective = objective
+    def __init__(
+        self, objective: Objective, x: Tensor, batch: Any, weight: float, together: int = 1
+    ) -> None:
+        super().__init__(objective, together)
         leaves = objective.leaves(x)
         z, tree, floating = _outputs(objective, leaves, batch)
         self.jacobian = Jacobian([z[i] for i in floating], leaves) if floating else None
@@ -121,28 +129,24 @@ class _AnyLoss:
                 "zero: return the outputs from the model and compute the loss from them in `loss`"
             )
 
-    def add_products(self, V: Tensor, total: Tensor) -> None:
+    def products(self, v: list[Tensor], batched: bool) -> Sequence[Tensor | None]:
         if not self.rows:
-            return
-        for v, out in zip(V, total):
-            parts = self.objective.split(v)
-            Jv = self.jacobian.times(parts) if self.jacobian else []
-            u = [*Jv, *parts]
-            curved = torch.autograd.grad(
-                self.gradient,
-                self.inputs,
-                [u[i] for i in self.rows],
-                retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            through: list[Tensor | None] = [None] * len(parts)
-            if self.jacobian:
-                through = self.jacobian.transposed_times(curved[: self.count])
-            for part, a, b in zip(self.objective.split(out), through, curved[self.count :]):
-                part.add_(b)
-                if a is not None:
-                    part.add_(a)
+            return [None] * len(v)
+        u = [*(self.jacobian.times(v, batched) if self.jacobian else []), *v]
+        curved = torch.autograd.grad(
+            self.gradient,
+            self.inputs,
+            [u[i] for i in self.rows],
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
+        direct = curved[self.count :]
+        if self.jacobian is None:
+            return direct
+        inner = [torch.zeros_like(t) if c is None else c for t, c in zip(u, curved[: self.count])]
+        through = self.jacobian.transposed_times(inner, batched)
+        return [b if a is None else a if b is None else a + b for a, b in zip(through, direct)]
 
 
 def gauss_newton_products(objective: Objective, x: Tensor) -> BatchwiseProducts:
@@ -167,15 +171,15 @@ def gauss_newton_products(objective: Objective, x: Tensor) -> BatchwiseProducts:
     """
     likelihood = outputs.of(objective.training.loss)
 
-    def build(batch: Any, weight: float) -> OutputGraph | _AnyLoss:
+    def build(batch: Any, weight: float, together: int) -> BatchGraph:
         if likelihood is None or batch is None or isinstance(batch, Mapping):
-            return _AnyLoss(objective, x, batch, weight)
+            return _AnyLoss(objective, x, batch, weight, together)
         z, y, jacobian = output_and_target(objective, x, batch)
-        return OutputGraph(
-            objective,
-            jacobian,
-            lambda u: [likelihood.hessian_product(z, y, u[0]).mul_(weight)],
-        )
+
+        def inner(u: Tensor) -> Tensor:
+            return weight * likelihood.hessian_product(z, y, u)
+
+        return OutputGraph(objective, jacobian, inner, together)
 
     return BatchwiseProducts(objective, x, build)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from thalweg.curvature.graphs import BatchwiseProducts
+from thalweg.curvature.graphs import BatchGraph, BatchwiseProducts
 from thalweg.curvature.objective import Objective
 
 
@@ -38,16 +40,18 @@ def hessian_products(objective: Objective, x: Tensor) -> BatchwiseProducts:
     return BatchwiseProducts(
         objective,
         x,
-        lambda batch, weight: GradientGraph(objective, x, batch, weight),
-        lambda batch, weight, V, total: forward_over_reverse(objective, x, batch, weight, V, total),
+        functools.partial(GradientGraph, objective, x),
+        functools.partial(forward_over_reverse, objective, x),
     )
 
 
-class GradientGraph:
+class GradientGraph(BatchGraph):
     """The gradient of one batch's weighted loss, with its graph."""
 
-    def __init__(self, objective: Objective, x: Tensor, batch: Any, weight: float) -> None:
-        self.objective = objective
+    def __init__(
+        self, objective: Objective, x: Tensor, batch: Any, weight: float, together: int = 1
+    ) -> None:
+        super().__init__(objective, together)
         self.leaves = objective.leaves(x)
         loss = objective.loss(self.leaves, batch) * weight
         gradient = objective.derivative(loss, self.leaves, create_graph=True)
@@ -55,22 +59,17 @@ class GradientGraph:
         self.rows = [i for i, g in enumerate(gradient) if g.requires_grad]
         self.gradient = [gradient[i] for i in self.rows]
 
-    def add_products(self, V: Tensor, total: Tensor) -> None:
-        """Add ``H v`` for each row v of `V` to the rows of `total`."""
+    def products(self, v: list[Tensor], batched: bool) -> Sequence[Tensor | None]:
         if not self.rows:
-            return
-        for v, out in zip(V, total):
-            parts = self.objective.split(v)
-            products = torch.autograd.grad(
-                self.gradient,
-                self.leaves,
-                [parts[i] for i in self.rows],
-                retain_graph=True,
-                allow_unused=True,
-            )
-            for part, product in zip(self.objective.split(out), products):
-                if product is not None:
-                    part.add_(product)
+            return [None] * len(v)
+        return torch.autograd.grad(
+            self.gradient,
+            self.leaves,
+            [v[i] for i in self.rows],
+            retain_graph=True,
+            allow_unused=True,
+            is_grads_batched=batched,
+        )
 
 
 def forward_over_reverse(
