@@ -83,6 +83,17 @@ def test_an_invariant_space_ends_the_process(dtype: torch.dtype, b: int) -> None
     assert torch.allclose(values, expected, atol=1e-5 if dtype == torch.float32 else 1e-12)
 
 
+def test_one_orthogonalization_would_not_be_enough() -> None:
+    # w is 1e-10 of A q: what rounding leaves along q is 1e-6 of w, until w is orthogonalized again
+    generator = torch.Generator().manual_seed(0)
+    P = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64, generator=generator))[0]
+    A = torch.diag(torch.cat([torch.tensor([1.0, 2.0]), torch.linspace(3, 4, 38)]).double())
+    A[1, 2] = A[2, 1] = 1e-10
+    process = lanczos(as_operator(P @ A @ P.T), P[:, 0] + P[:, 1], 3)
+    Q = torch.cat([process.Q, process.V], dim=1)
+    assert float((Q.T @ Q - torch.eye(Q.shape[1])).abs().max()) <= 1e-13
+
+
 def test_dropped_directions_are_accounted_for() -> None:
     # a coupling of 5e-13 is dropped, and remains in the bound of the coupling
     A = torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
