@@ -15,6 +15,7 @@ from thalweg.core.catalogue import Axis, LogUniform, OneMinusLogUniform
 from thalweg.numeric.division import divide
 from thalweg.optim.adam import check_betas
 from thalweg.optim.engine import Active, How, Tensorwise
+from thalweg.optim.engine.kernel import computed_once
 
 
 def cosines(p: Tensor, g: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
@@ -40,30 +41,74 @@ def cosines(p: Tensor, g: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
     )
 
 
-def without_radial_part(u: Tensor, p: Tensor, rows: bool, eps: float) -> Tensor:
-    r"""Return :math:`u - \hat p \langle \hat p, u\rangle`, :math:`\hat p = p/(\|p\| + \epsilon)`.
+def radial_share(u: Tensor, p: Tensor, rows: bool, eps: float) -> Tensor:
+    r"""The multiple of p that `u` contains: :math:`\hat p \langle \hat p, u\rangle` over p.
 
-    For each row of two matrices (`rows`), or for them as two long vectors.
+    With :math:`\hat p = p/(\|p\| + \epsilon)`; for each row of two matrices (`rows`), or for them
+    as two long vectors.
 
     Examples
     --------
-    >>> without_radial_part(torch.ones(1, 2), torch.tensor([[0.0, 3.0]]), rows=True, eps=0.0)
-    tensor([[1., 0.]])
+    >>> radial_share(torch.ones(1, 2), torch.tensor([[0.0, 4.0]]), rows=True, eps=0.0)
+    tensor([[0.2500]])
     """
-    dims = (1,) if rows else (0, 1)
-    length = (p * p).sum(dims, keepdim=True).sqrt()
-    share = divide(divide((p * u).sum(dims, keepdim=True), length, eps), length, eps)
-    return u - share * p
+    products, squares = (p * u).sum(1, keepdim=True), (p * p).sum(1, keepdim=True)
+    if not rows:
+        products, squares = products.sum(), squares.sum()
+    length = squares.sqrt()
+    return divide(divide(products, length, eps), length, eps)
+
+
+def projected(
+    u: Tensor,
+    p: Tensor,
+    g: Tensor,
+    *,
+    eps: float,
+    row_bound: float,
+    layer_bound: float,
+) -> tuple[Tensor, Tensor]:
+    r"""`u` without its radial part in the first view that passes the test, and whether one did.
+
+    Examples
+    --------
+    >>> p, g = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    >>> projected(torch.ones(1, 2), p, g, eps=0.0, row_bound=0.1, layer_bound=0.1)
+    (tensor([[0., 1.]]), tensor(True))
+    """
+    u = computed_once(u)
+    row, layer = cosines(p, g, eps=eps)
+    by_rows, by_layer = row < row_bound, layer < layer_bound
+    in_rows, in_layer = radial_share(u, p, True, eps), radial_share(u, p, False, eps)
+    nothing = torch.zeros_like(in_rows)
+    share = torch.where(by_rows, in_rows, torch.where(by_layer, in_layer, nothing))
+    return u - computed_once(share) * p, computed_once(by_rows | by_layer)
 
 
 class _Projected(Tensorwise):
     """What AdamP and SGDP share: the test of which tensors lose the radial part of their step."""
 
-    reduced = ("projection",)
-    _own_attributes = ("last_projected",)
+    reduced = ("row_bound", "layer_bound", "tested")
+    _own_attributes = ("_names",)
+    _names: tuple[str, ...] = ()
 
-    #: Names (or places) of the tensors that were projected in the last step.
-    last_projected: tuple[str, ...] = ()
+    def _forget(self) -> None:
+        super()._forget()
+        self._tested: list[tuple[dict[str, Any], Tensor, Tensor]] = []
+
+    @property
+    def last_projected(self) -> tuple[str, ...]:
+        """Names (or places) of the tensors that were projected in the last step."""
+        if self._tested:
+            self._names = tuple(
+                self._place(group, p) for group, p, passed in self._tested if float(passed)
+            )
+            self._tested = []
+        return self._names
+
+    def __getstate__(self) -> dict[str, Any]:
+        _ = self.last_projected
+        return super().__getstate__()
 
     def view(self, tensor: Tensor) -> Tensor:
         """Channels as rows: (first dimension, all others); vectors and scalars as they are."""
@@ -77,29 +122,35 @@ class _Projected(Tensorwise):
         check.number("wd_ratio", group["wd_ratio"], ge=0)
 
     def update(self, active: Sequence[Active]) -> None:
-        self.last_projected = ()
+        self._names, self._tested = (), []
         super().update(active)
 
-    def decisions(self, active: Sequence[Active]) -> Callable[[Active], Mapping[str, str | None]]:
-        projection: dict[Tensor, str | None] = {a.p: None for a in active}
-        asked = [
-            a for a in active if a.p.dim() > 1 and a.p.numel() > 0 and float(a.group["delta"]) > 0
-        ]
-        for a, (row, layer) in zip(asked, self.measured(cosines, asked, 2, ("eps",)), strict=True):
+    def decisions(self, active: Sequence[Active]) -> Callable[[Active], Mapping[str, Any]]:
+        def bounds(a: Active) -> dict[str, Any]:
             delta, n = float(a.group["delta"]), a.p.numel()
-            if row < delta / math.sqrt(n // a.p.shape[0]):
-                projection[a.p] = "channel"
-            elif layer < delta / math.sqrt(n):
-                projection[a.p] = "layer"
-        projected = (self._place(a) for a in active if projection[a.p] is not None)
-        self.last_projected = (*self.last_projected, *projected)
-        return lambda a: {"projection": projection[a.p]}
+            if a.p.dim() < 2 or n == 0 or delta == 0:
+                return {"tested": False, "row_bound": 0.0, "layer_bound": 0.0}
+            columns = n // a.p.shape[0]
+            return {
+                "tested": True,
+                "row_bound": delta / math.sqrt(columns),
+                "layer_bound": delta / math.sqrt(n),
+            }
 
-    def _place(self, a: Active) -> str:
-        at = next(i for i, p in enumerate(a.group["params"]) if p is a.p)
-        if names := a.group.get("param_names"):
+        return bounds
+
+    def reports(self, a: Active, decided: Mapping[str, Any]) -> list[Tensor]:
+        if not decided["tested"]:
+            return []
+        passed = torch.zeros(1, device=a.p.device)
+        self._tested.append((a.group, a.p, passed))
+        return [passed]
+
+    def _place(self, group: dict[str, Any], p: Tensor) -> str:
+        at = next(i for i, q in enumerate(group["params"]) if q is p)
+        if names := group.get("param_names"):
             return str(names[at])
-        of = next(i for i, group in enumerate(self.param_groups) if group is a.group)
+        of = next(i for i, known in enumerate(self.param_groups) if known is group)
         return f"param_groups[{of}]['params'][{at}]"
 
 
@@ -226,17 +277,21 @@ class AdamP(_Projected):
         weight_decay: float,
         wd_ratio: float,
         nesterov: bool,
-        projection: str | None,
+        tested: bool,
+        row_bound: float,
+        layer_bound: float,
     ) -> tuple[Tensor, ...]:
         exp_avg = beta1 * exp_avg + (1 - beta1) * g
         exp_avg_sq = beta2 * exp_avg_sq + (1 - beta2) * g * g
         m = beta1 * exp_avg + (1 - beta1) * g if nesterov else exp_avg
         u = divide(m, (exp_avg_sq / (1 - beta2**k)).sqrt(), eps)
-        decay = lr * weight_decay
-        if projection is not None:
-            u = without_radial_part(u, p, projection == "channel", eps)
-            decay = decay * wd_ratio
-        return p * (1 - decay) - lr / (1 - beta1**k) * u, exp_avg, exp_avg_sq
+        decay, step = lr * weight_decay, lr / (1 - beta1**k)
+        if not tested:
+            return p * (1 - decay) - step * u, exp_avg, exp_avg_sq
+        u, passed = projected(u, p, g, eps=eps, row_bound=row_bound, layer_bound=layer_bound)
+        one = torch.ones((), dtype=p.dtype, device=p.device)
+        r = computed_once(torch.where(passed, wd_ratio * one, one))
+        return p * (1 - decay * r) - step * u, exp_avg, exp_avg_sq, passed
 
 
 class SGDP(_Projected):
@@ -358,14 +413,19 @@ class SGDP(_Projected):
         nesterov: bool,
         eps: float,
         wd_ratio: float,
-        projection: str | None,
+        tested: bool,
+        row_bound: float,
+        layer_bound: float,
     ) -> tuple[Tensor, ...]:
         b = (1 - dampening) * g
         if buffer:
             b = momentum * buffer[0] + b
         u = g + momentum * b if nesterov else b
         decay = lr * weight_decay / (1 - momentum)
-        if projection is not None:
-            u = without_radial_part(u, p, projection == "channel", eps)
-            decay = decay * wd_ratio
-        return (p * (1 - decay) - lr * u, b)[: 1 + len(buffer)]
+        kept = (b,)[: len(buffer)]
+        if not tested:
+            return p * (1 - decay) - lr * u, *kept
+        u, passed = projected(u, p, g, eps=eps, row_bound=row_bound, layer_bound=layer_bound)
+        one = torch.ones((), dtype=p.dtype, device=p.device)
+        r = computed_once(torch.where(passed, wd_ratio * one, one))
+        return p * (1 - decay * r) - lr * u, *kept, passed

@@ -39,12 +39,16 @@ class Tensorwise(RuleOptimizer):
         self._scalars: dict[Any, Tensor] = {}
 
     def decisions(self, active: Sequence[Active]) -> Callable[[Active], Mapping[str, Any]] | None:
-        """Which formula each tensor gets: keywords of its rule (booleans, strings, None).
+        """What each tensor's rule gets of its own: choices (booleans, strings, None) and floats.
 
         For rules that branch on the values of their own tensors. A step may ask in several calls.
         Name the keywords in ``reduced``. Default: none.
         """
         return None
+
+    def reports(self, a: Active, decided: Mapping[str, Any]) -> list[Tensor]:
+        """Tensors of shape (1,) for what the rule returns beyond p and state. Default: none."""
+        return []
 
     def update(self, active: Sequence[Active]) -> None:
         for batch in self._decided_together(active):
@@ -105,7 +109,10 @@ class Tensorwise(RuleOptimizer):
         elif self.rounding == "stochastic":
             extra = [self.seen([self._random_bits(whole(b.p.detach())) for b in stack])]
         numbers = self.numbers(group, int(a.state["step"]))
-        self._run_whole(group, [p, g, *state, *extra], len(state), numbers, decided)
+        numbers |= {n: v for n, v in decided.items() if isinstance(v, float)}
+        choices = {n: v for n, v in decided.items() if not isinstance(v, float)}
+        tensors = [p, g, *state, *extra, *self.reports(a, decided)]
+        self._run_whole(group, tensors, len(state), numbers, choices)
         results = [p, *state, *(extra if self.rounding == "compensated" else [])]
         owners = [[b.p for b in stack], *([b.state[slot] for b in stack] for slot in slots)]
         for result, targets in zip(results, owners, strict=True):
@@ -143,7 +150,7 @@ class Tensorwise(RuleOptimizer):
     ) -> None:
         """Run `update` compiled: for any sizes if they do not matter to it, else for these."""
         p = tensors[0]
-        shapes = {t.shape for t in tensors} - {torch.Size()}
+        shapes = {t.shape for t in tensors} - {torch.Size(), torch.Size([1])}
         kind = tuple((t.dtype, tuple(n == 1 for n in t.shape)) for t in tensors)
         full = (key, n_state, tuple(numbers), kind, p.device, torch.get_num_threads())
         loop = _compiled.get(full)
