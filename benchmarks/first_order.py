@@ -72,9 +72,9 @@ def time_steps(names: Collection[str], settings: Settings) -> dict[str, Sample]:
     def contender(name: str) -> Contender:
         params = [p.clone().requires_grad_() for p in start]
 
-        def prepare() -> None:
+        def prepare() -> None:  # pytorch_optimizer's NovoGrad writes into the gradients
             for p, g in zip(params, gradients, strict=True):
-                p.grad = g
+                p.grad = g.clone()
 
         prepare()
         return Contender(BUILD[name](params, not settings.tiny), prepare)

@@ -127,9 +127,9 @@ def time_steps(
     def contender(name: str) -> Contender:
         params = [p.clone().requires_grad_() for p in start]
 
-        def prepare() -> None:  # some optimizers take the gradients away
+        def prepare() -> None:  # some optimizers take the gradients away or write into them
             for p, g in zip(params, gradients, strict=True):
-                p.grad = g
+                p.grad = g.clone()
 
         return Contender(BUILD[name](params, not settings.tiny), prepare)
 
