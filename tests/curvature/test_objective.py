@@ -176,6 +176,17 @@ def test_under_no_grad_inference_mode_and_autocast() -> None:
         assert torch.equal(hessian(problem) @ torch.ones(63), expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(hessian(problem) @ torch.ones(63), expected)
+    with torch.inference_mode():
+        for memory in (2**30, 0):
+            H = hessian(problem, memory=memory)
+            for _ in range(2):
+                torch.testing.assert_close(H @ torch.ones(63), expected)
+        G = generalized_gauss_newton(problem) @ torch.ones(63, 2)
+        ekfac(problem, ["0.weight"]), gradient_gram(problem).dense()
+        data = [(x.float() + 0.0, y + 0)]  # made in inference mode too
+        inside = Training(problem.model, functional.cross_entropy, data)
+        torch.testing.assert_close(hessian(inside) @ torch.ones(63), expected)
+    torch.testing.assert_close(generalized_gauss_newton(problem) @ torch.ones(63, 2), G)
 
 
 class Last(nn.Module):

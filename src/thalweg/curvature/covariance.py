@@ -127,8 +127,10 @@ class Gram(Operator):
         n = sum(len(part) for part in self._each(lambda losses, _: losses.detach()))
         self.shape = (n, n)
 
+    @torch.inference_mode(False)
     def _multiply(self, v: Tensor) -> Tensor:
         n = self.shape[0]
+        v = v.clone() if v.is_inference() else v
         V = v.unsqueeze(1) if v.ndim == 1 else v
         objective = self.objective
         combined = torch.zeros(V.shape[1], objective.d, dtype=self.dtype, device=self.device)
@@ -145,6 +147,7 @@ class Gram(Operator):
         ]
         return (torch.cat(product) / n).view(v.shape)
 
+    @torch.inference_mode(False)
     def gradients(self) -> Tensor:
         r"""The matrix :math:`\Gamma` of the rows' gradients, ``(n, d)``."""
         objective = self.objective

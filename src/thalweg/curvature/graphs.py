@@ -122,8 +122,10 @@ class BatchwiseProducts:
         now = list(self.objective.training.model.buffers())
         return torch.equal(self.x, x) and all(map(torch.equal, self._buffers, now))
 
+    @torch.inference_mode(False)
     def __call__(self, v: Tensor) -> Tensor:
         """The product with ``(d,)`` or with the columns of ``(d, k)``."""
+        v = v.clone() if v.is_inference() else v
         V = v.T.contiguous() if v.ndim == 2 else v.unsqueeze(0)
         total = torch.zeros_like(V)
         if self._kept is None:

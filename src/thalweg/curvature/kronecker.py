@@ -153,6 +153,7 @@ class Kronecker:
         EKFAC instead of K-FAC.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         objective: Objective,

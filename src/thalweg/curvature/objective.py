@@ -163,6 +163,7 @@ class Objective:
 
     # -- what is measured --------------------------------------------------------------------
 
+    @torch.inference_mode(False)
     def value(self, x: Tensor | None = None) -> float:
         """The loss f at the flat vector `x` (default: at the model's parameters)."""
         leaves = self.leaves(x, requires_grad=False)
@@ -183,6 +184,7 @@ class Objective:
         value, gradient, _ = self.pass_over_data(x)
         return value, gradient
 
+    @torch.inference_mode(False)
     def pass_over_data(self, x: Tensor | None = None) -> tuple[float, Tensor, float]:
         """The loss, its gradient, and the mean norm of the gradients of the single batches."""
         leaves = self.leaves(x)
@@ -248,8 +250,9 @@ class Objective:
 
     def leaves(self, x: Tensor | None = None, requires_grad: bool = True) -> list[Tensor]:
         """Copies of the parameters at `x`, leaves of new graphs."""
-        flat = self.start if x is None else self._point("x", x).detach()
-        return [part.clone().requires_grad_(requires_grad) for part in self.split(flat)]
+        with torch.inference_mode(False):
+            flat = self.start if x is None else self._point("x", x).detach()
+            return [part.clone().requires_grad_(requires_grad) for part in self.split(flat)]
 
     @contextmanager
     def measuring(self) -> Iterator[None]:
@@ -277,6 +280,8 @@ class Objective:
             if self.position == 1 and self.mode == "train":
                 determinism.refuse_batch_statistics(self.training.model)
             weight = rows(batch) if self._weight is None else float(self._weight(batch))
+            # tensors made in inference mode cannot enter a graph
+            batch = pytree.tree_map_only(Tensor, _tracked, batch)
             yield batch, float(check.number("the weight of a batch", weight, ge=0))
 
     def call(self, leaves: Sequence[Tensor], function: Callable[[], Any]) -> Any:
@@ -310,11 +315,8 @@ class Objective:
         """The gradient of a scalar in the leaves; zero where it does not depend on one."""
         if not f.requires_grad:
             return [torch.zeros_like(leaf) for leaf in leaves]
-        return list(
-            torch.autograd.grad(
-                f, leaves, create_graph=create_graph, allow_unused=True, materialize_grads=True
-            )
-        )
+        found = torch.autograd.grad(f, leaves, create_graph=create_graph, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(leaves, found)]
 
     def flat(self, tensors: Sequence[Tensor]) -> Tensor:
         return torch.cat([t.detach().reshape(-1) for t in tensors])
@@ -347,6 +349,10 @@ def rows(batch: Any) -> float:
         if isinstance(leaf, Tensor) and leaf.dim() > 0:
             return float(len(leaf))
     return 1.0
+
+
+def _tracked(t: Tensor) -> Tensor:
+    return t.clone() if t.is_inference() else t
 
 
 class _Caller(nn.Module):
