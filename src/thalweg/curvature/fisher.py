@@ -45,9 +45,10 @@ def sampled_fisher_products(
     True
     """
     likelihood = likelihood_of(objective)
+    leaves = objective.leaves(x)  # of all graphs
 
     def build(batch: Any, weight: float, together: int) -> OutputGraph:
-        z, y, jacobian = output_and_target(objective, x, pair(batch))
+        z, y, jacobian = output_and_target(objective, leaves, pair(batch))
         generator = generator_of(objective, seed)
         draws = [likelihood.drawn(z, y, generator) for _ in range(samples)]
 
@@ -83,8 +84,9 @@ def empirical_fisher_products(objective: Objective, x: Tensor) -> BatchwiseProdu
     [2.0, 2.0]
     """
 
+    leaves = objective.leaves(x)  # of all graphs
+
     def build(batch: Any, weight: float, together: int) -> OutputGraph:
-        leaves = objective.leaves(x)
         losses = row_losses(objective, leaves, batch)
         jacobian = Jacobian([losses], leaves)
         n = len(losses)

@@ -106,13 +106,17 @@ class _AnyLoss(BatchGraph):
     """
 
     def __init__(
-        self, objective: Objective, x: Tensor, batch: Any, weight: float, together: int = 1
+        self,
+        objective: Objective,
+        leaves: list[Tensor],
+        direct: list[Tensor],
+        batch: Any,
+        weight: float,
+        together: int = 1,
     ) -> None:
         super().__init__(objective, together)
-        leaves = objective.leaves(x)
         z, tree, floating = _outputs(objective, leaves, batch)
         self.jacobian = Jacobian([z[i] for i in floating], leaves) if floating else None
-        direct = objective.leaves(x)
         held = [t.detach() if isinstance(t, Tensor) else t for t in z]
         for i in floating:
             held[i].requires_grad_()
@@ -170,11 +174,12 @@ def gauss_newton_products(objective: Objective, x: Tensor) -> BatchwiseProducts:
     [2.0]
     """
     likelihood = outputs.of(objective.training.loss)
+    leaves, direct = objective.leaves(x), objective.leaves(x)  # of all graphs
 
     def build(batch: Any, weight: float, together: int) -> BatchGraph:
         if likelihood is None or batch is None or isinstance(batch, Mapping):
-            return _AnyLoss(objective, x, batch, weight, together)
-        z, y, jacobian = output_and_target(objective, x, batch)
+            return _AnyLoss(objective, leaves, direct, batch, weight, together)
+        z, y, jacobian = output_and_target(objective, leaves, batch)
 
         def inner(u: Tensor) -> Tensor:
             return weight * likelihood.hessian_product(z, y, u)
@@ -185,10 +190,9 @@ def gauss_newton_products(objective: Objective, x: Tensor) -> BatchwiseProducts:
 
 
 def output_and_target(
-    objective: Objective, x: Tensor, batch: Any
+    objective: Objective, leaves: list[Tensor], batch: Any
 ) -> tuple[Tensor, Tensor, Jacobian]:
     """The output tensor of a batch ``(inputs, target)``, detached, its target, its Jacobian."""
-    leaves = objective.leaves(x)
     inputs, y = batch
     z = objective.call(leaves, lambda: objective.training.model(inputs))
     if not isinstance(z, Tensor):

@@ -146,7 +146,8 @@ class BatchwiseProducts:
                 rows += weight
                 if per_row is None:
                     per_row = saved_bytes(objective, self.x, batch) / max(weight, 1e-300)
-                here = _OF_THE_GRADIENT * per_row * weight
+                # the graph, and the gradient with what it is made of
+                here = _OF_THE_GRADIENT * per_row * weight + 2 * self.x.nbytes
                 spent += here
                 if spent > objective.memory:
                     self._keeping = False

@@ -37,10 +37,11 @@ def hessian_products(objective: Objective, x: Tensor) -> BatchwiseProducts:
     >>> hessian_products(objective, x)(torch.eye(2)).tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
+    leaves = objective.leaves(x)  # of all graphs
     return BatchwiseProducts(
         objective,
         x,
-        functools.partial(GradientGraph, objective, x),
+        functools.partial(GradientGraph, objective, leaves),
         functools.partial(forward_over_reverse, objective, x),
     )
 
@@ -49,10 +50,15 @@ class GradientGraph(BatchGraph):
     """The gradient of one batch's weighted loss, with its graph."""
 
     def __init__(
-        self, objective: Objective, x: Tensor, batch: Any, weight: float, together: int = 1
+        self,
+        objective: Objective,
+        leaves: list[Tensor],
+        batch: Any,
+        weight: float,
+        together: int = 1,
     ) -> None:
         super().__init__(objective, together)
-        self.leaves = objective.leaves(x)
+        self.leaves = leaves
         loss = objective.loss(self.leaves, batch) * weight
         gradient = objective.derivative(loss, self.leaves, create_graph=True)
         # a gradient without a graph is constant: its rows of the Hessian are zero
