@@ -25,8 +25,8 @@ METHODS: dict[str, Build] = {
     "SGD": lambda params: optim.SGD(params, lr=0.1, momentum=0.9),
     "AcceleGrad": lambda params: optim.AcceleGrad(params, diameter=10.0),
 }
-# The others add no kind of state or scope, except those that draw random numbers. AdaGradFull, which
-# keeps a matrix of the square of a tensor's size, is not for networks.
+# The others add no kind of state or scope, except those that draw random numbers. AdaGradFull,
+# which keeps a matrix of the square of a tensor's size, is not for networks.
 MORE: dict[str, Build] = {
     "Adam": lambda params: optim.Adam(params, lr=1e-2),
     "AMSGrad": lambda params: optim.AMSGrad(params, lr=1e-2),

@@ -267,6 +267,11 @@ def test_a_checkpoint_of_other_groups_is_refused() -> None:
     saved = torch.optim.AdamW(model.parameters()).state_dict()
     with pytest.raises(ValueError, match=r"groups of \[2, 4\] parameters, got \[6\]"):
         Combined(members(model)).load_state_dict(saved)
+    saved = Combined(members(model)).state_dict()
+    first, second = (group["params"] for group in saved["param_groups"])
+    second.insert(0, first.pop())  # as many groups, other sizes: no member may load its part
+    with pytest.raises(ValueError, match=r"groups of \[2, 4\] parameters, got \[1, 5\]"):
+        Combined(members(model)).load_state_dict(saved)
 
 
 def test_a_member_that_saves_more_is_refused() -> None:

@@ -73,7 +73,7 @@ def main(folder: str, rank: int, module: str, name: str, bias: bool, hyper: str)
         train(*run, range(2 * STEPS), sizes[-1])
         return whole(run[0])
 
-    expected = trained(lambda model: model)
+    expected, expected_split = (trained(lambda model: model, sizes) for sizes in (SIZES, SPLIT))
 
     dist.init_process_group(
         "gloo",
@@ -112,7 +112,7 @@ def main(folder: str, rank: int, module: str, name: str, bias: bool, hyper: str)
         return away(trained(shard), expected)
 
     def tensor_parallel() -> str | None:
-        return away(trained(split, SPLIT), trained(lambda model: model, SPLIT))
+        return away(trained(split, SPLIT), expected_split)
 
     def resume() -> str | None:
         source, in_memory, on_disk = build(shard), build(shard), build(shard)
