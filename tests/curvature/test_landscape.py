@@ -198,6 +198,18 @@ def test_a_line_between_two_solutions() -> None:
     assert torch.allclose(beyond.values[2:7], found.values)
 
 
+def test_the_ends_of_a_line_are_the_solutions_to_the_bit() -> None:
+    points = []
+
+    def f(x: Tensor) -> Tensor:
+        points.append(x.detach().clone())
+        return (x**2).sum()
+
+    x0, x1 = torch.randn(2, 50, generator=seed(0))  # x0 + (x1 - x0) is not x1 in floating point
+    line(Training.from_function(f, torch.zeros(50)), x0, x1, points=3)
+    assert sum(torch.equal(p, x1) for p in points) == sum(torch.equal(p, x0) for p in points) == 2
+
+
 def test_the_barrier_is_measured_from_the_chord() -> None:
     training = Training.from_function(lambda x: ((x**2 - 1) ** 2 + x).sum(), torch.zeros(1))
     one = torch.ones(1)

@@ -104,6 +104,16 @@ def test_it_does_not_decrease_with_the_radius() -> None:
         assert s.evaluations > 0
 
 
+def test_a_larger_ball_keeps_what_a_smaller_one_found() -> None:
+    # a narrow hill at 0.3 in a wide bowl: from the rim of the larger ball, where it is locally highest,
+    # no ascent finds the hill
+    def hill(x: Tensor) -> Tensor:
+        return (torch.exp(-(((x.abs() - 0.3) / 0.02) ** 2)) + 0.1 * x**2).sum()
+
+    small, large = worst_case(Training.from_function(hill, torch.zeros(1).double()), [0.3, 1.0])
+    assert small.value > 0.98 and large.value >= small.value
+
+
 def test_the_value_is_the_rise_at_the_perturbation() -> None:
     objective = Objective(relu_network())
     for found in (worst_case(objective, 0.3), worst_case(objective, 0.3, adaptive=True)):
