@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from thalweg.curvature.relu.losses import FORMULAS, Floats
 from thalweg.curvature.relu.network import Direction, TwoLayerReLU
 
+ROUNDING = 8 * float(np.finfo(np.float64).eps)
+
 CHUNK = 4_000_000
 """Numbers held at once while Q is summed over the samples."""
 
@@ -55,8 +57,18 @@ class KinkedPoint:
 
     @cached_property
     def gl(self) -> Floats:
-        r"""Gradients :math:`\nabla \ell_i` in the outputs, shape (m, d_y)."""
-        return FORMULAS[self.network.loss].gradient(self.Y, self.network.y)
+        r"""Gradients :math:`\nabla \ell_i` in the outputs, shape (m, d_y).
+
+        What rounding cannot tell from zero is zero: else the relative tolerances of an
+        interpolating network would compare noise with noise.
+        """
+        network, formulas = self.network, FORMULAS[self.network.loss]
+        gl = formulas.gradient(self.Y, network.y)
+        size = np.abs(self.o) @ np.abs(network.W2).T
+        if network.b2 is not None:
+            size = size + np.abs(network.b2)
+        noise = ROUNDING * formulas.gradient_size(size, network.y)
+        return np.where(np.abs(gl) <= noise, 0.0, gl)
 
     @cached_property
     def Hl(self) -> Floats:

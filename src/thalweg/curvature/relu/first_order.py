@@ -93,7 +93,8 @@ def first_order_test(point: KinkedPoint, tol: float = 1e-6) -> FirstOrder:
     tol
         Relative tolerance. Step 1 is measured against :math:`\sum_i \|\nabla\ell_i\|(1 + \|o_i\|)`,
         r and the slopes of normalized rays against
-        :math:`A_k = \sum_i |c_{ik}|\,\|\bar x_i\|`. Default 1e-6.
+        :math:`A_k = \sum_i \|W_{2,k}\|\,\|\nabla\ell_i\|\,\|\bar x_i\|`, which bounds what
+        they are sums of and hence their rounding errors. Default 1e-6.
 
     Returns
     -------
@@ -134,7 +135,8 @@ def node_test(
     point: KinkedPoint, k: int, a: Floats, tol: float
 ) -> tuple[Floats | None, float, list[Kink], str]:
     """Step 2 for node k: the steepest normalized ray if it descends, its slope, the kinks."""
-    A = float(np.abs(point.c[:, k]) @ np.linalg.norm(point.network.Xb, axis=1))
+    gl, x = np.linalg.norm(point.gl, axis=1), np.linalg.norm(point.network.Xb, axis=1)
+    A = float(np.linalg.norm(point.network.W2[:, k]) * (gl @ x))
     B, c = point.kinks(k), point.slopes_on_kinks(k)
     X_B = point.network.Xb[B]
     rays = np.linalg.pinv(X_B) if len(B) else np.zeros((X_B.shape[1], 0))  # columns are vhat_i

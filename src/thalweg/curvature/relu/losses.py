@@ -20,6 +20,9 @@ class Formulas(Protocol):
     def value(self, Y: Floats, y: NDArray[Any]) -> Floats: ...
     def gradient(self, Y: Floats, y: NDArray[Any]) -> Floats: ...
     def hessian(self, Y: Floats, y: NDArray[Any]) -> Floats: ...
+    def gradient_size(self, size: Floats, y: NDArray[Any]) -> Floats:
+        """What the gradient is the small difference of, for outputs summed from terms of `size`."""
+        ...
 
 
 class HalfSquaredError:
@@ -34,6 +37,9 @@ class HalfSquaredError:
     def hessian(self, Y: Floats, y: NDArray[Any]) -> Floats:
         return np.broadcast_to(np.eye(Y.shape[1]), (*Y.shape, Y.shape[1]))
 
+    def gradient_size(self, size: Floats, y: NDArray[Any]) -> Floats:
+        return size + np.abs(y)
+
 
 class BinaryCrossEntropy:
     r""":math:`\ell(Y, y) = \log(1 + e^Y) - y Y`, one logit."""
@@ -42,10 +48,13 @@ class BinaryCrossEntropy:
         return np.sum(np.logaddexp(0.0, Y) - y * Y, axis=1)
 
     def gradient(self, Y: Floats, y: NDArray[Any]) -> Floats:
-        return _sigmoid(Y) - y
+        return (1 - y) * _sigmoid(Y) - y * _sigmoid(-Y)  # exact to the last digit for y in {0, 1}
 
     def hessian(self, Y: Floats, y: NDArray[Any]) -> Floats:
         return (_sigmoid(Y) * _sigmoid(-Y))[:, :, None]
+
+    def gradient_size(self, size: Floats, y: NDArray[Any]) -> Floats:
+        return y * (1 - y) * (1 + size)
 
 
 class CrossEntropy:
@@ -55,11 +64,17 @@ class CrossEntropy:
         return np.logaddexp.reduce(Y, axis=1) - Y[np.arange(len(Y)), y]
 
     def gradient(self, Y: Floats, y: NDArray[Any]) -> Floats:
-        return _softmax(Y) - np.eye(Y.shape[1])[y]
+        p = _softmax(Y)
+        p[np.arange(len(Y)), y] = 0.0
+        p[np.arange(len(Y)), y] = -p.sum(axis=1)  # p_y - 1 without cancellation
+        return p
 
     def hessian(self, Y: Floats, y: NDArray[Any]) -> Floats:
         p = _softmax(Y)
         return p[:, :, None] * np.eye(Y.shape[1]) - p[:, :, None] * p[:, None, :]
+
+    def gradient_size(self, size: Floats, y: NDArray[Any]) -> Floats:
+        return np.zeros_like(size)
 
 
 FORMULAS: dict[str, Formulas] = {
