@@ -105,8 +105,8 @@ def test_it_does_not_decrease_with_the_radius() -> None:
 
 
 def test_a_larger_ball_keeps_what_a_smaller_one_found() -> None:
-    # a narrow hill at 0.3 in a wide bowl: from the rim of the larger ball, where it is locally highest,
-    # no ascent finds the hill
+    # a narrow hill at 0.3 in a wide bowl: from the rim of the larger ball, where the bowl is
+    # highest, no ascent finds the hill
     def hill(x: Tensor) -> Tensor:
         return (torch.exp(-(((x.abs() - 0.3) / 0.02) ** 2)) + 0.1 * x**2).sum()
 
