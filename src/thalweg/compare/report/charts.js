@@ -1,4 +1,5 @@
 // The charts: each returns {traces, layout} from `race` and `state`.
+const race = drawn;
 const GOAL = race.goal === "min" ? 1 : -1;
 const better = (a, b) => (GOAL > 0 ? a < b : a > b);
 const validations = race.methods.flatMap((method) => method.runs.flatMap((run) => run.validation)).filter((v) => v !== null);
@@ -9,23 +10,6 @@ const state = {
 const shown = () => race.order.filter((index) => !state.hidden.has(index));
 const column = (run, axis) => (axis === "evaluations" && run.evaluations === null ? run.step : run[axis]);
 const MISSED = { symbol: "x-thin", size: 9 };
-
-const spread = (values, log) => {
-  let low = Infinity, high = -Infinity;
-  for (const value of values) {
-    if (value === null || !Number.isFinite(value) || (log && value <= 0)) continue;
-    if (value < low) low = value;
-    if (value > high) high = value;
-  }
-  if (low > high) return log ? [0.1, 1] : [0, 1];
-  if (log) { const pad = Math.max((high / low) ** 0.05, 1.02); return [low / pad, high * pad]; }
-  const pad = 0.05 * (high - low) || Math.abs(high) * 0.05 || 1;
-  return [low - pad, high + pad];
-};
-const valueAxis = (title, values, log, more = {}) => {
-  const [low, high] = spread(values, log);
-  return log ? logAxis(title, low, high, more) : axisStyle(title, { range: [low, high], ...more });
-};
 
 const curveChart = () => {
   const traces = [], seen = [], name = race.labels[state.series];

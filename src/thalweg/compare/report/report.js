@@ -69,15 +69,7 @@ const listHypers = () => {
   fill();
 };
 
-const start = () => {
-  if (typeof Plotly === "undefined") {
-    const words = document.createElement("p");
-    words.className = "banner";
-    words.textContent = "The charts are missing: plotly.min.js must lie beside this page. With --single-file the page carries it.";
-    document.querySelector(".hero").append(words);
-    document.querySelectorAll(".chart, .controls, .options").forEach((element) => { element.hidden = true; });
-    return;
-  }
+whenOpened(() => {
   document.querySelectorAll(".chip").forEach((chip) => chip.addEventListener("click", () => {
     const index = Number(chip.dataset.method), hide = chip.getAttribute("aria-pressed") === "true";
     if (hide) state.hidden.add(index); else state.hidden.delete(index);
@@ -92,12 +84,6 @@ const start = () => {
   whenTicked("band", (on) => { state.band = on; refresh("curve"); });
   whenTicked("seeds", (on) => { state.seeds = on; refresh("curve"); });
   if (byId("log-y")) byId("log-y").checked = state.log;
-  document.querySelectorAll(".copy").forEach((button) => button.addEventListener("click", () => {
-    const words = button.parentElement.querySelector("code"), range = document.createRange(), done = () => { button.textContent = "Copied"; setTimeout(() => { button.textContent = "Copy"; }, 1500); };
-    range.selectNodeContents(words);
-    getSelection().removeAllRanges(); getSelection().addRange(range);
-    if (navigator.clipboard) navigator.clipboard.writeText(words.textContent).then(done, () => {}); else if (document.execCommand("copy")) done();
-  }));
   addChart("curve", curveChart);
   addChart("finals-chart", finalsChart, () => 90 + (narrow() ? 36 : 44) * Math.max(2, shown().length));
   if (slider && reachable.length) {
@@ -112,7 +98,4 @@ const start = () => {
   listHypers();
   // For tests and for the reader's console.
   window.thalweg = { race, state, charts, drawAll };
-};
-// Plotly beside the page is a deferred script: it is there once the document is parsed.
-if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
-else start();
+});

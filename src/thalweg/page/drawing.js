@@ -2,7 +2,7 @@
 "use strict";
 performance.mark("thalweg:start");
 
-const race = JSON.parse(document.getElementById("race-data").textContent);
+const drawn = JSON.parse(document.getElementById("page-data").textContent);
 const byId = (id) => document.getElementById(id);
 // Plotly reads a little HTML in its labels: a name is plain text everywhere.
 const plain = (words) => String(words).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
@@ -25,11 +25,11 @@ const theme = () => THEMES[themeName()];
 const narrow = () => !printing && window.innerWidth <= 640;
 
 const look = (index) => {
-  const colours = race.looks[themeName()];
+  const colours = drawn.looks[themeName()];
   return {
     colour: colours[index % colours.length],
-    dash: race.looks.dashes[index % race.looks.dashes.length],
-    marker: race.looks.markers[index % race.looks.markers.length],
+    dash: drawn.looks.dashes[index % drawn.looks.dashes.length],
+    marker: drawn.looks.markers[index % drawn.looks.markers.length],
   };
 };
 const faded = (hex, opacity) => {
@@ -73,6 +73,22 @@ const axisStyle = (title, more = {}) => ({
 const logAxis = (title, low, high, more = {}) => axisStyle(title, {
   type: "log", range: [Math.log10(low), Math.log10(high)], ...logTicks(low, high), ...more,
 });
+const spread = (values, log) => {
+  let low = Infinity, high = -Infinity;
+  for (const value of values) {
+    if (value === null || !Number.isFinite(value) || (log && value <= 0)) continue;
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  if (low > high) return log ? [0.1, 1] : [0, 1];
+  if (log) { const pad = Math.max((high / low) ** 0.05, 1.02); return [low / pad, high * pad]; }
+  const pad = 0.05 * (high - low) || Math.abs(high) * 0.05 || 1;
+  return [low - pad, high + pad];
+};
+const valueAxis = (title, values, log, more = {}) => {
+  const [low, high] = spread(values, log);
+  return log ? logAxis(title, low, high, more) : axisStyle(title, { range: [low, high], ...more });
+};
 const layoutOf = (more) => ({
   paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
   font: { family: getComputedStyle(document.body).fontFamily, size: 12.5, color: theme().text },
@@ -147,3 +163,28 @@ window.addEventListener("afterprint", () => {
   opened.forEach((element) => { element.open = false; });
   charts.forEach((chart) => { chart.fresh = false; if (near.has(chart.id)) draw(chart); });
 });
+
+// What every page does when it opens; `begin` adds its own charts.
+const copyButtons = () => document.querySelectorAll(".copy").forEach((button) => button.addEventListener("click", () => {
+  const words = button.parentElement.querySelector("code"), range = document.createRange(), done = () => { button.textContent = "Copied"; setTimeout(() => { button.textContent = "Copy"; }, 1500); };
+  range.selectNodeContents(words);
+  getSelection().removeAllRanges(); getSelection().addRange(range);
+  if (navigator.clipboard) navigator.clipboard.writeText(words.textContent).then(done, () => {}); else if (document.execCommand("copy")) done();
+}));
+const whenOpened = (begin) => {
+  const start = () => {
+    if (typeof Plotly === "undefined") {
+      const words = document.createElement("p");
+      words.className = "banner";
+      words.textContent = "The charts are missing: plotly.min.js must lie beside this page. With --single-file the page carries it.";
+      document.querySelector(".hero").append(words);
+      document.querySelectorAll(".chart, .controls, .options").forEach((element) => { element.hidden = true; });
+      return;
+    }
+    copyButtons();
+    begin();
+  };
+  // Plotly beside the page is a deferred script: it is there once the document is parsed.
+  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);
+  else start();
+};
