@@ -24,6 +24,15 @@ def sensing(dtype=torch.float64, seed=0):
     return recovery.MatrixSensing.random((15, 12), 2, 250, 3.0, dtype=dtype, generator=seeded(seed))
 
 
+def phases(dtype=torch.float64, seed=0):
+    return recovery.PhaseRetrieval.random(20, 200, dtype=dtype, generator=seeded(seed))
+
+
+def fewer_phases(dtype=torch.float64, seed=6):
+    # Once all signs of a real signal are right error reduction is done: here in five steps.
+    return recovery.PhaseRetrieval.random(20, 100, dtype=dtype, generator=seeded(seed))
+
+
 # (method, problem of a dtype and a seed, relative accuracies in float64 and float32)
 ROWS = [
     (recovery.scaled_gradient, completion),
@@ -31,6 +40,12 @@ ROWS = [
     (recovery.alternating_minimization, completion),
     (recovery.scaled_gradient, sensing),
     (recovery.gradient_descent, sensing),
+    (recovery.wirtinger_flow, phases),
+    (recovery.truncated_wirtinger_flow, phases),
+    (recovery.amplitude_flow, phases),
+    (recovery.truncated_amplitude_flow, phases),
+    (recovery.reweighted_amplitude_flow, phases),
+    (recovery.error_reduction, fewer_phases),
 ]
 every = pytest.mark.parametrize("method, make", ROWS, ids=lambda v: getattr(v, "__name__", str(v)))
 
@@ -169,6 +184,17 @@ def batched_sensing():
     return recovery.MatrixSensing(A, y, 2), members
 
 
+def batched_phases():
+    members = [phases(seed=seed) for seed in range(3)]
+    A = torch.stack([member.operator.A for member in members])
+    y = torch.stack([member.y for member in members])
+    return recovery.PhaseRetrieval(recovery.Lines(A), y), members
+
+
+def dense(x):
+    return x if isinstance(x, torch.Tensor) else x.dense()
+
+
 @pytest.mark.parametrize(
     "method, make",
     [
@@ -177,6 +203,12 @@ def batched_sensing():
         (recovery.alternating_minimization, batched_completion),
         (recovery.scaled_gradient, batched_sensing),
         (recovery.gradient_descent, batched_sensing),
+        (recovery.wirtinger_flow, batched_phases),
+        (recovery.truncated_wirtinger_flow, batched_phases),
+        (recovery.amplitude_flow, batched_phases),
+        (recovery.truncated_amplitude_flow, batched_phases),
+        (recovery.reweighted_amplitude_flow, batched_phases),
+        (recovery.error_reduction, batched_phases),
     ],
     ids=lambda v: v.__name__,
 )
@@ -185,7 +217,7 @@ def test_a_batch_equals_a_loop_over_it(method, make):
     whole = method(batch, max_steps=7, tol=0.0)
     for i, member in enumerate(members):
         alone = method(member, max_steps=7, tol=0.0)
-        torch.testing.assert_close(whole.x.dense()[i], alone.x.dense(), rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(dense(whole.x)[i], dense(alone.x), rtol=1e-9, atol=1e-11)
     residuals = batch.residual(whole.x)
     assert residuals.shape == (len(members),)
     torch.testing.assert_close(whole.value, float(residuals.max()), rtol=1e-6, atol=1e-14)

@@ -15,15 +15,35 @@ from thalweg.solve.recovery.alternating import alternating_minimization
 from thalweg.solve.recovery.completion import MatrixCompletion
 from thalweg.solve.recovery.factors import LowRank
 from thalweg.solve.recovery.gradient import gradient_descent, scaled_gradient
+from thalweg.solve.recovery.lines import CodedDiffraction, Lines
+from thalweg.solve.recovery.phase_amplitude import (
+    amplitude_flow,
+    reweighted_amplitude_flow,
+    truncated_amplitude_flow,
+)
+from thalweg.solve.recovery.phase_flow import truncated_wirtinger_flow, wirtinger_flow
+from thalweg.solve.recovery.phase_reduction import error_reduction
+from thalweg.solve.recovery.phase_retrieval import PhaseRetrieval
+from thalweg.solve.recovery.phase_start import spectral_start
 from thalweg.solve.recovery.sampling import Sampling
 from thalweg.solve.recovery.sensing import MatrixSensing
 
 __all__ = [
+    "CodedDiffraction",
+    "Lines",
     "LowRank",
     "MatrixCompletion",
     "MatrixSensing",
+    "PhaseRetrieval",
     "Sampling",
     "alternating_minimization",
+    "amplitude_flow",
+    "error_reduction",
     "gradient_descent",
+    "reweighted_amplitude_flow",
     "scaled_gradient",
+    "spectral_start",
+    "truncated_amplitude_flow",
+    "truncated_wirtinger_flow",
+    "wirtinger_flow",
 ]

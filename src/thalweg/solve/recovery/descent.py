@@ -48,6 +48,7 @@ def descend(
     max_seconds: float | None,
     callback: Callable[[Result[Any]], object] | None,
     progress: bool,
+    patience: int = PATIENCE,
 ) -> Result[Any]:
     """Iterate ``x = step(x, misfit)`` until the data are met, x stands still, or it goes wrong.
 
@@ -68,6 +69,9 @@ def descend(
         rounding.
     max_steps, max_seconds, callback, progress
         As in `thalweg.core.iterate`.
+    patience
+        Steps without a smaller residual, >= 1: more for methods that descend another function than
+        the residual and may cross a plateau of it.
 
     Returns
     -------
@@ -113,7 +117,7 @@ def descend(
         max_steps=max_steps,
         max_seconds=max_seconds,
         callback=callback,
-        patience=PATIENCE,
+        patience=patience,
         progress=progress,
     )
     if result.reason is not Reason.TOLERANCE:
