@@ -164,7 +164,7 @@ def polished(point: KinkedPoint, highest: float) -> TwoLayerReLU:
     coordinates = Coordinates(start, tuple(range(d_h)))
     if coordinates.p > LARGEST_POLISHED:
         return point.network
-    free = _free(point, coordinates)
+    free = kept_kinks(point, coordinates)
     at = KinkedPoint(start, point.boundary)
     gradient = free.T @ coordinates.vector(at.first_order())
     for _ in range(MOST_NEWTON_STEPS):
@@ -202,7 +202,7 @@ def _backtrack(
     return None
 
 
-def _free(point: KinkedPoint, coordinates: Coordinates) -> Floats:
+def kept_kinks(point: KinkedPoint, coordinates: Coordinates) -> Floats:
     """Orthonormal basis of the directions that leave no kink: xb_i^T v_k = 0 for i in B_k."""
     rows = []
     for j, k in enumerate(coordinates.nodes):
