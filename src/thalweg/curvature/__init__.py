@@ -7,6 +7,13 @@ from thalweg.curvature.covariance import gradient_covariance, gradient_gram
 from thalweg.curvature.kfac import KroneckerOperator, ekfac, kfac
 from thalweg.curvature.objective import Objective
 from thalweg.curvature.operators import Operator, fisher, generalized_gauss_newton, hessian
+from thalweg.curvature.relu import (
+    ReluVerdict,
+    TwoLayerReLU,
+    check_local_optimality,
+    escape_kink,
+    polish_and_certify,
+)
 from thalweg.curvature.spectrum import Density, ExtremeEigenvalues, density, extremes
 from thalweg.curvature.trace import diagonal, frobenius, trace
 
@@ -16,10 +23,14 @@ __all__ = [
     "KroneckerOperator",
     "Objective",
     "Operator",
+    "ReluVerdict",
+    "TwoLayerReLU",
     "block_diagonal",
+    "check_local_optimality",
     "density",
     "diagonal",
     "ekfac",
+    "escape_kink",
     "extremes",
     "fisher",
     "frobenius",
@@ -29,5 +40,6 @@ __all__ = [
     "hessian",
     "kfac",
     "layers",
+    "polish_and_certify",
     "trace",
 ]
