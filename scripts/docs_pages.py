@@ -75,6 +75,9 @@ def section(e: Entry) -> str:
     lines = [f"### {e.name}", "", f"{plain(e.summary)}. `{e.place}`", ""]
     if formula:
         lines += ["$$", formula, "$$", ""]
+    picture = Path("images", "methods", f"{e.name.lower()}.png")
+    if (ROOT / "docs" / picture).exists():
+        lines += [f"![The path of {e.name} down a curved valley]({picture})", ""]
     facts = {
         "source": source(e),
         "memory": e.memory,
