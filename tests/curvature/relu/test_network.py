@@ -66,6 +66,13 @@ def test_module_gives_the_same_risk_gradient_and_hessian(
         assert eta @ Q @ eta == pytest.approx(float(curvature) / 2, rel=1e-9)
 
 
+def test_half_precision_is_read_exactly() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).to(torch.bfloat16)
+    network = TwoLayerReLU.from_module(model, X, torch.zeros(7), "mse")
+    assert network.W1.dtype == np.float64
+    np.testing.assert_array_equal(network.W1, model[0].weight.detach().double().numpy())
+
+
 def test_coordinates_and_directions_are_inverse() -> None:
     network = TwoLayerReLU.from_module(
         model_for("mse", first=True, second=True, leak=0.0), X, TARGETS["mse"], "mse"

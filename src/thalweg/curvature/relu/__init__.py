@@ -6,6 +6,7 @@ from thalweg.curvature.relu.check import ReluVerdict, Verdict, check_local_optim
 from thalweg.curvature.relu.escape import Decrease, escape_kink, polish_and_certify
 from thalweg.curvature.relu.network import Direction, TwoLayerReLU
 from thalweg.curvature.relu.snap import snap
+from thalweg.curvature.relu.training import two_layer_relu
 
 __all__ = [
     "Decrease",
@@ -17,4 +18,5 @@ __all__ = [
     "escape_kink",
     "polish_and_certify",
     "snap",
+    "two_layer_relu",
 ]

@@ -254,7 +254,10 @@ class TwoLayerReLU:
 
 
 def _plain(value: Any) -> Any:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    value = value.detach().cpu()
+    return (value.double() if value.is_floating_point() else value).numpy()  # numpy: no bfloat16
 
 
 def _array(name: str, value: Any, shape: tuple[int | None, ...]) -> Floats:
