@@ -138,3 +138,11 @@ def test_dependent_inequalities_are_refused() -> None:
     B = np.array([[1.0, 0.0], [-1.0, 0.0]])
     with pytest.raises(ValueError, match="B must have independent rows"):
         solve_cone_qp(np.eye(2), np.zeros((0, 2)), B)
+
+
+def test_a_nearly_null_eigenvalue_is_not_taken_for_negative_curvature() -> None:
+    # Q is positive definite; 0.9e-6 counts as null, and 2e-6 as a linear term along it
+    Q = np.array([[0.9e-6, 2e-6], [2e-6, 1.0]])
+    assert np.linalg.eigvalsh(Q)[0] > 0
+    found = solve_cone_qp(Q, np.zeros((0, 2)), np.array([[0.0, 1.0]]))
+    assert found.case is Case.T2 and found.direction is None
