@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         testing,
     )
     from thalweg.core import Reason, Result, Training, iterate
+    from thalweg.curvature import certify
     from thalweg.optim.param_groups import param_groups
 
 __version__ = "0.1.0"
@@ -44,12 +45,14 @@ _names = {
     "Reason": "thalweg.core",
     "iterate": "thalweg.core",
     "param_groups": "thalweg.optim",
+    "certify": "thalweg.curvature",
 }
 
 __all__ = [
     "Reason",
     "Result",
     "Training",
+    "certify",
     "compare",
     "core",
     "curvature",

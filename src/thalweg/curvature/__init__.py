@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from thalweg.curvature.blocks import block_diagonal, layers
+from thalweg.curvature.certificate import Certificate, Interval, Verdict
+from thalweg.curvature.certify import certify
 from thalweg.curvature.covariance import gradient_covariance, gradient_gram
 from thalweg.curvature.kfac import KroneckerOperator, ekfac, kfac
 from thalweg.curvature.objective import Objective
@@ -18,14 +20,18 @@ from thalweg.curvature.spectrum import Density, ExtremeEigenvalues, density, ext
 from thalweg.curvature.trace import diagonal, frobenius, trace
 
 __all__ = [
+    "Certificate",
     "Density",
     "ExtremeEigenvalues",
+    "Interval",
     "KroneckerOperator",
     "Objective",
     "Operator",
     "ReluVerdict",
     "TwoLayerReLU",
+    "Verdict",
     "block_diagonal",
+    "certify",
     "check_local_optimality",
     "density",
     "diagonal",
