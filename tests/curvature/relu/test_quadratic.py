@@ -130,6 +130,7 @@ def test_zero_directions_are_t2() -> None:
     assert solve_cone_qp(np.diag([1.0, 0.0]), none, none).case is Case.T2
     assert solve_cone_qp(np.diag([1.0, -1e-9]), none, none).case is Case.T2
     assert solve_cone_qp(np.diag([1.0, 0.0]), none, np.array([[0.0, 1.0]])).case is Case.T2
+    assert solve_cone_qp(np.diag([0.0, 1.0]), none, np.array([[0.0, 1.0]])).case is Case.T2
     assert solve_cone_qp(np.eye(2), none, none).case is Case.T1
     assert solve_cone_qp(-np.eye(2), np.eye(2), none).case is Case.T1  # only 0 is left
 
