@@ -420,3 +420,17 @@ def test_trusted_vector_instructions_are_probed_for_others():
     assert cpu_vec_isa.valid_vec_isa_list.cache_info().currsize == 0
     assert config.cpp.vec_isa_ok is None
     assert config.use_joint_graph_passes
+
+
+def test_questions_of_the_compiler_that_equal_lengths_answer():
+    import sympy
+
+    from thalweg.optim.engine.kernel import _holds_for_equal_lengths
+
+    n, m = sympy.symbols("n m", integer=True, positive=True)
+    assert _holds_for_equal_lengths(sympy.Eq(n, m))
+    assert _holds_for_equal_lengths(sympy.Or(sympy.Eq(n, 1), sympy.Eq(m, n)))
+    assert not _holds_for_equal_lengths(sympy.Eq(n, 1))
+    assert not _holds_for_equal_lengths(sympy.Ne(n, m))
+    assert not _holds_for_equal_lengths(n > 5)
+    assert not _holds_for_equal_lengths(sympy.Eq(sympy.Mod(n, 2), 0))

@@ -200,10 +200,10 @@ class Compiled:
                 sources[node] = ("size", _locate(value.node.hint, examples))
 
         #: False if the rule asked how large its tensors are: its code serves these sizes only.
-        #: (That a length of p is the length of g is no question of this kind.)
+        #: (That a length of p is the length of g, or is 1 and broadcast, is no such question.)
         lengths = [value.node for value in inputs if isinstance(value, torch.SymInt)]
         self.for_all_sizes = all(
-            guard.expr.is_Equality and all(side.is_Symbol for side in guard.expr.args)
+            _holds_for_equal_lengths(guard.expr)
             for guard in (lengths[0].shape_env.guards if lengths else ())
         )
         if not self.for_all_sizes:
@@ -344,6 +344,12 @@ def _is_known(config: Any, name: str) -> bool:
             return False
         config = getattr(config, part)
     return True
+
+
+def _holds_for_equal_lengths(guard: Any) -> bool:
+    """Whether what the compiler asked about lengths is true once all of them are the same."""
+    symbols = sorted(guard.free_symbols, key=str)
+    return bool(symbols) and guard.xreplace(dict.fromkeys(symbols, symbols[0])) == True  # noqa: E712
 
 
 def _locate(size: int, examples: Sequence[Tensor]) -> tuple[int, int]:
