@@ -145,3 +145,13 @@ def test_equal_inputs_share_their_kink_whatever_rounding_says() -> None:
     assert point.kinks(0).tolist() == [0]
     both = point.c[0, 0] + point.c[-1, 0]
     assert KinkedPoint(point.network, point.boundary).slopes_on_kinks(0) == pytest.approx(both)
+
+
+def test_a_decrease_that_the_risk_cannot_show_does_not_count() -> None:
+    # the inactive sample holds the risk at 5e11; the active one can lower it by 5e-7 only
+    network = TwoLayerReLU([[1.0]], None, [[1.0]], None, [[1.0], [-1.0]], [1.001, 1e6], "mse")
+    up = Direction(np.array([[0.001]]), np.zeros((1, 1)), np.zeros(1))
+    assert go_down(network, up, -1e-6, 1) is None
+    small = replace(network, y=np.array([[1.001], [1.0]]))
+    step = go_down(small, up, -1e-6, 1)
+    assert step is not None and step.decrease == pytest.approx(5e-7)
