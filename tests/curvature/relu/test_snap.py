@@ -151,7 +151,7 @@ def test_a_decrease_that_the_risk_cannot_show_does_not_count() -> None:
     # the inactive sample holds the risk at 5e11; the active one can lower it by 5e-7 only
     network = TwoLayerReLU([[1.0]], None, [[1.0]], None, [[1.0], [-1.0]], [1.001, 1e6], "mse")
     up = Direction(np.array([[0.001]]), np.zeros((1, 1)), np.zeros(1))
-    assert go_down(network, up, -1e-6, 1) is None
+    assert go_down(network, up, -9e-7, 1) is None
     small = replace(network, y=np.array([[1.001], [1.0]]))
-    step = go_down(small, up, -1e-6, 1)
+    step = go_down(small, up, -9e-7, 1)
     assert step is not None and step.decrease == pytest.approx(5e-7)
