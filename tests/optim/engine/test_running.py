@@ -433,4 +433,5 @@ def test_questions_of_the_compiler_that_equal_lengths_answer():
     assert not _holds_for_equal_lengths(sympy.Eq(n, 1))
     assert not _holds_for_equal_lengths(sympy.Ne(n, m))
     assert not _holds_for_equal_lengths(n > 5)
+    assert not _holds_for_equal_lengths(n >= m)
     assert not _holds_for_equal_lengths(sympy.Eq(sympy.Mod(n, 2), 0))

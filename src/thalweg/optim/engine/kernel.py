@@ -347,9 +347,13 @@ def _is_known(config: Any, name: str) -> bool:
 
 
 def _holds_for_equal_lengths(guard: Any) -> bool:
-    """Whether what the compiler asked about lengths is true once all of them are the same."""
+    """Whether the compiler asked only for equalities, true once all the lengths are the same."""
+    from sympy.core.relational import Equality, Relational  # type: ignore[import-untyped]
+
     symbols = sorted(guard.free_symbols, key=str)
-    return bool(symbols) and guard.xreplace(dict.fromkeys(symbols, symbols[0])) == True  # noqa: E712
+    equalities = all(isinstance(part, Equality) for part in guard.atoms(Relational))
+    alike = guard.xreplace(dict.fromkeys(symbols, symbols[0]))
+    return bool(symbols) and equalities and bool(alike == True)  # noqa: E712
 
 
 def _locate(size: int, examples: Sequence[Tensor]) -> tuple[int, int]:
