@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         testing,
     )
     from thalweg.core import Reason, Result, Training, iterate
-    from thalweg.curvature import certify
+    from thalweg.curvature import certify, escape
     from thalweg.optim.param_groups import param_groups
 
 __version__ = "0.1.0"
@@ -46,6 +46,7 @@ _names = {
     "iterate": "thalweg.core",
     "param_groups": "thalweg.optim",
     "certify": "thalweg.curvature",
+    "escape": "thalweg.curvature",
 }
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "core",
     "curvature",
     "data",
+    "escape",
     "iterate",
     "learn",
     "nn",

@@ -6,9 +6,16 @@ from thalweg.curvature.blocks import block_diagonal, layers
 from thalweg.curvature.certificate import Certificate, Interval, Verdict
 from thalweg.curvature.certify import certify
 from thalweg.curvature.covariance import gradient_covariance, gradient_gram
+from thalweg.curvature.escape import Escape, escape
 from thalweg.curvature.kfac import KroneckerOperator, ekfac, kfac
+from thalweg.curvature.neon import NegativeCurvature, neon, neon2, neon2_online
 from thalweg.curvature.objective import Objective
 from thalweg.curvature.operators import Operator, fisher, generalized_gauss_newton, hessian
+from thalweg.curvature.perturbed_descent import (
+    PerturbedDescentConstants,
+    perturbed_descent,
+    perturbed_descent_constants,
+)
 from thalweg.curvature.relu import (
     ReluVerdict,
     TwoLayerReLU,
@@ -22,11 +29,14 @@ from thalweg.curvature.trace import diagonal, frobenius, trace
 __all__ = [
     "Certificate",
     "Density",
+    "Escape",
     "ExtremeEigenvalues",
     "Interval",
     "KroneckerOperator",
+    "NegativeCurvature",
     "Objective",
     "Operator",
+    "PerturbedDescentConstants",
     "ReluVerdict",
     "TwoLayerReLU",
     "Verdict",
@@ -36,6 +46,7 @@ __all__ = [
     "density",
     "diagonal",
     "ekfac",
+    "escape",
     "escape_kink",
     "extremes",
     "fisher",
@@ -46,6 +57,11 @@ __all__ = [
     "hessian",
     "kfac",
     "layers",
+    "neon",
+    "neon2",
+    "neon2_online",
+    "perturbed_descent",
+    "perturbed_descent_constants",
     "polish_and_certify",
     "trace",
 ]
