@@ -16,6 +16,7 @@ from thalweg.curvature.perturbed_descent import (
     perturbed_descent,
     perturbed_descent_constants,
 )
+from thalweg.curvature.polish import polish
 from thalweg.curvature.relu import (
     ReluVerdict,
     TwoLayerReLU,
@@ -62,6 +63,7 @@ __all__ = [
     "neon2_online",
     "perturbed_descent",
     "perturbed_descent_constants",
+    "polish",
     "polish_and_certify",
     "trace",
 ]
