@@ -33,6 +33,10 @@ def fewer_phases(dtype=torch.float64, seed=6):
     return recovery.PhaseRetrieval.random(20, 100, dtype=dtype, generator=seeded(seed))
 
 
+def gross_errors(dtype=torch.float64, seed=0):
+    return recovery.RobustPCA.random((80, 60), 2, 0.05, 2.0, dtype=dtype, generator=seeded(seed))
+
+
 # (method, problem of a dtype and a seed, relative accuracies in float64 and float32)
 ROWS = [
     (recovery.scaled_gradient, completion),
@@ -46,6 +50,10 @@ ROWS = [
     (recovery.truncated_amplitude_flow, phases),
     (recovery.reweighted_amplitude_flow, phases),
     (recovery.error_reduction, fewer_phases),
+    (recovery.robust_pca, gross_errors),
+    (recovery.alternating_projections, gross_errors),
+    (recovery.scaled_gradient, gross_errors),
+    (recovery.gradient_descent, gross_errors),
 ]
 every = pytest.mark.parametrize("method, make", ROWS, ids=lambda v: getattr(v, "__name__", str(v)))
 
@@ -191,6 +199,17 @@ def batched_phases():
     return recovery.PhaseRetrieval(recovery.Lines(A), y), members
 
 
+def batched_gross_errors():
+    members = [gross_errors(seed=seed) for seed in range(3)]
+    alpha = max(member.alpha for member in members)
+
+    def of(Y):
+        return recovery.RobustPCA(Y, 2, alpha)
+
+    Y = torch.stack([member.Y for member in members])
+    return of(Y), [of(member) for member in Y]
+
+
 def dense(x):
     return x if isinstance(x, torch.Tensor) else x.dense()
 
@@ -209,6 +228,10 @@ def dense(x):
         (recovery.truncated_amplitude_flow, batched_phases),
         (recovery.reweighted_amplitude_flow, batched_phases),
         (recovery.error_reduction, batched_phases),
+        (recovery.robust_pca, batched_gross_errors),
+        (recovery.alternating_projections, batched_gross_errors),
+        (recovery.scaled_gradient, batched_gross_errors),
+        (recovery.gradient_descent, batched_gross_errors),
     ],
     ids=lambda v: v.__name__,
 )

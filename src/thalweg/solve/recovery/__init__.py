@@ -25,24 +25,41 @@ from thalweg.solve.recovery.phase_flow import truncated_wirtinger_flow, wirtinge
 from thalweg.solve.recovery.phase_reduction import error_reduction
 from thalweg.solve.recovery.phase_retrieval import PhaseRetrieval
 from thalweg.solve.recovery.phase_start import spectral_start
+from thalweg.solve.recovery.robust_pca import LowRankPlusSparse, RobustPCA
+from thalweg.solve.recovery.robust_pca_methods import (
+    alternating_projections,
+    principal_component_pursuit,
+    robust_pca,
+)
+from thalweg.solve.recovery.robust_sensing import RobustSensing
 from thalweg.solve.recovery.sampling import Sampling
+from thalweg.solve.recovery.scaled_subgradient import scaled_subgradient
 from thalweg.solve.recovery.sensing import MatrixSensing
+from thalweg.solve.recovery.subgradient import subgradient
 
 __all__ = [
     "CodedDiffraction",
     "Lines",
     "LowRank",
+    "LowRankPlusSparse",
     "MatrixCompletion",
     "MatrixSensing",
     "PhaseRetrieval",
+    "RobustPCA",
+    "RobustSensing",
     "Sampling",
     "alternating_minimization",
+    "alternating_projections",
     "amplitude_flow",
     "error_reduction",
     "gradient_descent",
+    "principal_component_pursuit",
     "reweighted_amplitude_flow",
+    "robust_pca",
     "scaled_gradient",
+    "scaled_subgradient",
     "spectral_start",
+    "subgradient",
     "truncated_amplitude_flow",
     "truncated_wirtinger_flow",
     "wirtinger_flow",
