@@ -21,6 +21,7 @@ from pathlib import Path
 import first_order
 import memory
 import optimizers
+import phase_retrieval
 import projections
 import race
 import report
@@ -45,6 +46,7 @@ SUITES: tuple[Suite, ...] = tuple(
         start_up,
         race,
         report,
+        phase_retrieval,
     )
     for suite in module.SUITES
 )

@@ -37,7 +37,7 @@ claim = Claim(
 
 ORDER = ("plain", "trimmed", "orthogonality", "mm", "optimal")
 RATIOS = (4, 6, 8, 10)
-SEEDS = {"smoke": 4, "laptop": 40, "full": 100}
+SEEDS = {"smoke": 4, "laptop": 100, "full": 200}
 UNKNOWNS = {"smoke": 40, "laptop": 100, "full": 256}
 AS_GOOD = 0.005
 """By how much plain weights may lead trimmed ones: at n = 100 few intensities are trimmed."""

@@ -233,4 +233,5 @@ def reweighted_amplitude_flow(
 
 def amplitude_term(seen: Tensor, amplitude: Tensor) -> Tensor:
     r""":math:`A z - \psi A z / |A z|`, 0 / 0 being 0; the loss is :math:`\||Az| - \psi\|^2 / m`."""
-    return seen - amplitude * torch.sgn(seen)
+    modulus = seen.abs()
+    return torch.where(modulus > 0, 1 - amplitude / modulus, 0.0) * seen

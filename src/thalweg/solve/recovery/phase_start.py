@@ -31,7 +31,7 @@ def spectral_start(
     kind: Initializer = "optimal",
     *,
     clip: float = -10.0,
-    tol: float = 1e-6,
+    tol: float = 1e-4,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     r"""The leading eigenvector of the covariance of the lines, weighted by what each one saw.
@@ -58,7 +58,8 @@ def spectral_start(
     clip
         Weights are at least this, <= 0. Default -10.
     tol
-        Of the eigenvector's residual, > 0. Default 1e-6.
+        Of the eigenvector's residual, relative to the eigenvalue, > 0. Default 1e-4: the vector is
+        then right to about its square, far better than it is near the signal.
     generator
         Of the Lanczos process, for more than 512 unknowns.
 
