@@ -24,6 +24,7 @@ from thalweg.curvature.relu import (
     escape_kink,
     polish_and_certify,
 )
+from thalweg.curvature.ridge import RidgeRiding, ridge_riding
 from thalweg.curvature.spectrum import Density, ExtremeEigenvalues, density, extremes
 from thalweg.curvature.trace import diagonal, frobenius, trace
 
@@ -39,6 +40,7 @@ __all__ = [
     "Operator",
     "PerturbedDescentConstants",
     "ReluVerdict",
+    "RidgeRiding",
     "TwoLayerReLU",
     "Verdict",
     "block_diagonal",
@@ -65,5 +67,6 @@ __all__ = [
     "perturbed_descent_constants",
     "polish",
     "polish_and_certify",
+    "ridge_riding",
     "trace",
 ]
