@@ -213,7 +213,7 @@ def test_what_the_page_says_about_its_race(tmp_path: Path) -> None:
     assert f"{summary['progress']['done']} of 192 runs are in this page" in words
     assert "best lr = 0.97 lies at the highest end of the range" in words
     assert "parameter-free: nothing was tuned" in words
-    assert "Curvature certificates of the end points are not part of this version." in words
+    assert "End points are inspected when the race is complete." in words
     assert "with 15 pairs" not in words  # no verdicts were given
     for failure in summary["failures"]:
         assert failure["command"] in words
@@ -224,12 +224,24 @@ def test_too_few_seeds_are_called_that(tmp_path: Path) -> None:
     assert "so with 3 the word cannot appear here" in words
 
 
-def test_certificates_get_a_table(tmp_path: Path) -> None:
+def test_certificates_get_a_card_and_lines_a_table(tmp_path: Path) -> None:
+    summary = fake.certified(fake.race(("adamw", "<b>lion</b>", "sgd")))
+    page = page_of(summary, tmp_path)
+    words = " ".join(" ".join(page.words).split())
+    assert page.words.count("STRICT_SADDLE") == 2 and "[−0.0123, −0.01]" in words
+    assert "Not inspected: the loss must be deterministic" in words
+    assert "Inspecting 3 end points took 240 Hessian-vector products and 1.5 s." in words
+    assert "rests on <i>nothing</i>" in page.words
+    assert ("li", {"class": "card"}) in page.elements
+    assert not [tag for tag, _ in page.elements if tag in ("b", "i")]
+    assert words.count("0.25") >= 3  # a barrier for each pair
+
+
+def test_an_uninspected_race_says_how_to_go_on(tmp_path: Path) -> None:
     summary = fake.race(("adamw", "lion"))
-    for method in summary["methods"]:
-        method["certificate"] = {"verdict": "local minimum", "lambda_min": 0.0123}
-    words = page_of(summary, tmp_path).words
-    assert words.count("local minimum") == 2 and "lambda min" in words
+    summary["ending"] = {"inspected": False, "lines": [], "products": 0, "seconds": 0.0}
+    words = " ".join(" ".join(page_of(summary, tmp_path).words).split())
+    assert "The same command with --inspect does it" in words
 
 
 # ------------------------------------------------------------------------------ mathematics

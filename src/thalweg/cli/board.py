@@ -20,6 +20,7 @@ STAGES = {
     "measure": "measuring",
     "default": "at defaults",
     "exclusive": "measuring alone",
+    "inspect": "inspecting where it ended",
 }
 _WIDTH = 16
 

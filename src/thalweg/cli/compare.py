@@ -55,6 +55,15 @@ def compare(
         bool,
         typer.Option("--exclusive", help="Measure one run at a time, so that times are exact."),
     ] = False,
+    inspect: Annotated[
+        bool | None,
+        typer.Option(
+            "--inspect/--no-inspect",
+            show_default=False,
+            help="Say what kind of point each method has reached. Default: if that costs less "
+            "than a fifth of the race.",
+        ),
+    ] = None,
     single_file: Annotated[
         bool, typer.Option("--single-file", help="Write the report as one file (about 5 MB).")
     ] = False,
@@ -148,6 +157,7 @@ def compare(
                 backend=backend,
                 scheduler=scheduler,
                 exclusive=exclusive,
+                inspect=inspect,
                 single_file=single_file,
                 on_event=shown,
             )
@@ -214,5 +224,11 @@ def _ending(race: Race) -> str:
     trouble = [f"{progress[end]} {end}" for end in ("diverged", "failed") if progress[end]]
     if trouble:
         lines.append(f"Of {progress['total']} runs, {' and '.join(trouble)}; the report says why.")
+    ending = race.summary["ending"]
+    if ending["products"]:
+        lines.append(
+            f"Where it ended: {ending['products']:,} Hessian-vector products, "
+            f"{ending['seconds']:.1f} s; the report says what kind of point each method reached."
+        )
     lines.append(f"Report: {race.report}" if race.report else f"Runs: {race.directory}")
     return "\n".join(lines)

@@ -156,6 +156,7 @@ class Plan:
         self.looks: list[dict[str, Any]] = []
         self.created = _now()
         self.baseline_ms: float | None = None
+        self.inspects: bool | None = None
 
     @property
     def path(self) -> Path:
@@ -207,6 +208,7 @@ class Plan:
         self.looks = saved["looks"]
         self.created = saved["created"]
         self.baseline_ms = saved.get("baseline_ms")
+        self.inspects = saved.get("inspects")
 
     def _differs(self, field: str, theirs: Any, mine: Any) -> str:
         advice = "give another directory, or ask for the same again"
@@ -240,6 +242,7 @@ class Plan:
             "tuning_seed": TUNING_SEED,
             "looks": self.looks,
             "baseline_ms": self.baseline_ms,
+            "inspects": self.inspects,
             "jobs": [asdict(job) for job in self.jobs],
         }
         write_atomically(self.path, json.dumps(content, indent=1, default=repr) + "\n")
@@ -322,7 +325,7 @@ def cannot_write(directory: Path, error: OSError) -> BadInput:
 
 
 def _own_file(name: str) -> bool:
-    return name in ("runs", "report", "results.csv", "summary.json") or ".part-" in name
+    return name in ("runs", "ends", "report", "results.csv", "summary.json") or ".part-" in name
 
 
 def _now() -> str:

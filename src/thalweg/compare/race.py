@@ -12,6 +12,7 @@ from typing import Any
 
 from thalweg.compare import summary as summaries
 from thalweg.compare import tune
+from thalweg.compare.ending import Endings
 from thalweg.compare.errors import BadInput
 from thalweg.compare.methods import Contender, resolve
 from thalweg.compare.plan import (
@@ -96,6 +97,7 @@ def compare(
     backend: str = "loky",
     scheduler: str | None = None,
     exclusive: bool = False,
+    inspect: bool | None = None,
     single_file: bool = False,
     on_event: Event | None = None,
     points: int = 30,
@@ -133,6 +135,9 @@ def compare(
         ``"loky"`` (here), ``"dask"`` or ``"ray"``, and the address of the cluster's scheduler.
     exclusive
         Run the measured stage once more, one run at a time, for its times.
+    inspect
+        Say what kind of point each method has reached. Default: if that costs less than a fifth of
+        the race.
     single_file
         Inline everything into the report's page.
     on_event
@@ -181,6 +186,7 @@ def compare(
     try:
         with Interrupt() as interrupt:
             race.run(interrupt, exclusive)
+            race.inspect(interrupt, inspect, workers)
     finally:
         if workers != 1:
             release(backend)
@@ -305,6 +311,15 @@ class _Race:
 
     def _event(self, **event: Any) -> None:
         self.on_event({**event, "done": self.done, "total": self.total})
+
+    def inspect(self, interrupt: Interrupt, wanted: bool | None, workers: int) -> None:
+        """Certify the end points of a finished race."""
+        if interrupt.asked or self.done < self.total:
+            return
+        endings = Endings(self.plan, self.problem, self.by_name)
+        if endings.wanted(wanted, max(1, workers)):
+            self._event(kind="stage", stage="inspect", goal=self.problem.facts["goal"])
+            endings.inspect(lambda: interrupt.asked)
 
     def _baseline(self, interrupt: Interrupt) -> None:
         """Milliseconds per step of torch's fused AdamW on this model, for the cost ratios."""

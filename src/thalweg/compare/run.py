@@ -7,6 +7,7 @@ when something raised. Both end the run, never the race.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import threading
@@ -67,7 +68,28 @@ def run_job(job: Job, contender: Contender, problem: Problem) -> str:
     return record.text()
 
 
-def _train(job: Job, contender: Contender, problem: Problem, record: Record) -> None:
+def end_point(job: Job, contender: Contender, problem: Problem, steps: int) -> Training:
+    """Where a run has ended: its training with the model at the point that was judged.
+
+    The run is made again, step for step, which needs no file of its own.
+
+    Parameters
+    ----------
+    job, contender, problem
+        The run, as it was made.
+    steps
+        How many it made (a budget in seconds may allow others another time).
+    """
+    again = dataclasses.replace(job, budget=f"{steps}steps", points=2)
+    with _one_at_a_time, one_thread(), seeded_rng(job.seed):
+        training, optimizer = _train(again, contender, problem, Record())
+        _set_mode(optimizer, "eval")
+    return training
+
+
+def _train(
+    job: Job, contender: Contender, problem: Problem, record: Record
+) -> tuple[Training, Any]:
     training = problem.callable()(job.seed)
     model = training.model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -118,6 +140,7 @@ def _train(job: Job, contender: Contender, problem: Problem, record: Record) -> 
     record.final = final
     if job.stage != "tune" and training.evaluate is not None:
         record.test = _measure(training, optimizer, record, "test")
+    return training, optimizer
 
 
 def _point(

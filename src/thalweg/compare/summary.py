@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.compare import outcome, statistics, tune
+from thalweg.compare.ending import Endings
 from thalweg.compare.methods import Contender, describe_axis
 from thalweg.compare.plan import (
     DEFAULT_SEEDS,
@@ -88,6 +89,9 @@ def summary(
     """The content of summary.json (schema ``thalweg.race/1``)."""
     facts = problem.facts
     methods = [_method(c, plan, facts, runs) for c in contenders]
+    ending = Endings(plan, problem, {c.name: c for c in contenders}).found()
+    for method in methods:
+        method["certificate"] = ending["certificates"].get(method["name"])
     ends = [lines[-1]["status"] for lines in runs.values()]
     measured = [m["runs"] for m in methods]
     complete = all(len(rows) == plan.seeds for rows in measured)
@@ -137,6 +141,7 @@ def summary(
         "verdicts": verdicts,
         "ranking": outcome.ranking(values, facts, look["alpha"]),
         "target": {"metric": facts["metric"], "value": target},
+        "ending": {name: value for name, value in ending.items() if name != "certificates"},
         "failures": failures(plan, problem, runs),
         "reproduce": {
             "command": command(plan, problem),
@@ -299,7 +304,11 @@ def table(plan: Plan, runs: Mapping[str, Lines]) -> str:
 
 def _sweep(directory: Path) -> None:
     """Remove the unfinished files that kills have left behind."""
-    for part in (*directory.glob("*.part-*"), *(directory / "runs").glob("*.part-*")):
+    for part in (
+        *directory.glob("*.part-*"),
+        *(directory / "runs").glob("*.part-*"),
+        *(directory / "ends").glob("*.part-*"),
+    ):
         part.unlink(missing_ok=True)
 
 

@@ -13,8 +13,8 @@ HEADLINES = {
     "curvature.",
     Verdict.LOCAL_MAX_CANDIDATE: "Every direction curves downward here: the loss falls along all "
     "of them.",
-    Verdict.SECOND_ORDER_STATIONARY: "This point is second-order stationary: neither the gradient "
-    "nor a direction of curvature leads down.",
+    Verdict.SECOND_ORDER_STATIONARY: "This point is second-order stationary: to the tolerances "
+    "asked, neither the gradient nor negative curvature leads down.",
     Verdict.LOCAL_MINIMUM: "This is a local minimum, and a strict one.",
     Verdict.MINIMUM_MODULO_SYMMETRY: "This is a local minimum, strict up to the symmetries.",
     Verdict.INCONCLUSIVE: "It could not be decided what kind of point this is.",
@@ -61,10 +61,16 @@ def next_step(
         )
     if v is Verdict.SECOND_ORDER_STATIONARY:
         flat = certificate.nullity
-        many = f" (about {flat.value:.0f} flat directions)" if flat is not None else ""
+        many = f" (about {flat.value:,.0f} flat directions)" if flat is not None else ""
+        done = f"Training is done to these tolerances{many}."
+        if certificate.lambda_min is not None and certificate.lambda_min.upper < 0:
+            return (
+                f"{done} A curvature of {certificate.lambda_min.upper:.2g} still leads down: with "
+                "a smaller curvature tolerance this would be a saddle."
+            )
         return (
-            f"Training is done to these tolerances{many}. For a stronger verdict ask for smaller "
-            "tolerances, or name the symmetries of the model."
+            f"{done} For a stronger verdict ask for smaller tolerances, or name the symmetries of "
+            "the model."
         )
     if v in (Verdict.LOCAL_MINIMUM, Verdict.MINIMUM_MODULO_SYMMETRY):
         return (

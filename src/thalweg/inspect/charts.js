@@ -24,7 +24,7 @@ const densityChart = () => {
     if (upper !== null) span(ends[1], upper);
     [low, high] = [Math.min(low, ...ends, lower ?? low), Math.max(high, ...ends, upper ?? high)];
   }
-  const pad = 0.02 * (high - low) || 1, value = axisStyle("density of eigenvalues", chosen.log ? { type: "log", range: [Math.log10(floor), Math.log10(top * 2)] } : { rangemode: "tozero" });
+  const pad = 0.02 * (high - low) || 1, value = axisStyle("density of eigenvalues", chosen.log ? { type: "log", range: [Math.log10(floor), Math.log10(top * 2)], ...logTicks(floor, top * 2) } : { rangemode: "tozero" });
   return { traces, layout: layoutOf({ shapes, xaxis: axisStyle("eigenvalue", { range: [low - pad, high + pad], showgrid: false, showline: true, ticks: "outside" }), yaxis: value }) };
 };
 

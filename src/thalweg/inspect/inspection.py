@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,8 +203,9 @@ def inspect(
         "Density", lambda s: measure.whole_density(H, allowed["density"], s, seed)
     )
     trace = ledger.measured("Trace", lambda s: _trace(H, allowed["trace"], s, seed))
+    above = ends.upper_bound if ends is not None else math.inf
     layers = ledger.measured(
-        "Layers", lambda s: measure_layers(objective, H, allowed["layers"], s, seed)
+        "Layers", lambda s: measure_layers(objective, H, allowed["layers"], s, seed, above)
     )
     descent = None
     if certificate.gradient_norm > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -47,7 +48,12 @@ class Layer:
 
 
 def measure_layers(
-    objective: Objective, H: Operator, budget: int, spent: Spent, seed: int = 0
+    objective: Objective,
+    H: Operator,
+    budget: int,
+    spent: Spent,
+    seed: int = 0,
+    upper_bound: float = math.inf,
 ) -> list[Layer]:
     r"""Measure every layer with at most about `budget` products.
 
@@ -70,6 +76,8 @@ def measure_layers(
         What it costs is added here.
     seed
         Of the random signs.
+    upper_bound
+        Of the eigenvalues of H, where one is known. Default: infinite.
 
     Returns
     -------
@@ -104,7 +112,8 @@ def measure_layers(
         few = min(steps, size[layer])
         ends = extremes(block, steps=few, dense=size[layer] <= few, generator=generator)
         spent.products += ends.n_products
-        tops[layer] = (ends.highest, ends.upper_bound)
+        # a block's eigenvalues lie within those of the whole
+        tops[layer] = (ends.highest, max(ends.highest, min(ends.upper_bound, upper_bound)))
     return [
         Layer(
             layer or "(the model itself)",

@@ -132,11 +132,23 @@ def along(
 
     .. math:: r = \sqrt{2 \Delta / |\lambda|}, \qquad \Delta = \max(|f| / 2, 10^{-3})
 
-    at most half the distance to the origin (plus one half).
+    at most half the distance to the origin (plus one half), and nearer where the loss rises by
+    more than ten times as much.
     """
     change = max(abs(value) / 2, 1e-3)
     far = (1 + float(objective.start.norm())) / 2
     radius = min(math.sqrt(2 * change / max(abs(eigenvalue), 1e-300)), far)
+    for _ in range(6):  # where the loss rises far more steeply, nearer
+        try:
+            ends = [
+                objective.value(objective.start + sign * radius * direction) for sign in (1, -1)
+            ]
+        except ValueError:
+            ends = [math.inf]
+        spent.passes += 2
+        if max(ends) - value <= 10 * change:
+            break
+        radius /= 2
     return _finite_slice(objective, [direction], radius, points, spent)
 
 

@@ -91,7 +91,6 @@ def write(
         layers=[_layer(row) for row in record.get("layers", [])],
         plane_low=min(plane),
         plane_high=max(plane),
-        with_error=with_error,
         percent=percent,
         command=command,
         curves=curves,
@@ -99,24 +98,6 @@ def write(
         latest=latest,
         json="data:application/json;base64," + base64.b64encode(content.encode()).decode(),
     )
-
-
-def with_error(row: Mapping[str, Any], digits: int = 4) -> str:
-    """A value with half its 95 % interval.
-
-    Examples
-    --------
-    >>> with_error({"value": 9.7123, "low": 5.4, "high": 14.0}), with_error({"value": 3.0})
-    ('9.7 ± 4.3', '3')
-    """
-    value, low, high = row["value"], row.get("low"), row.get("high")
-    half = None if value is None or low is None or high is None else (high - low) / 2
-    if half is None or half <= 1e-9 * abs(value):
-        return text.number(value, digits)
-    # as many digits as two of the error justify
-    size = abs(value) / half
-    kept = max(2, min(digits, 2 + len(str(int(size))) - (1 if size < 1 else 0)))
-    return f"{text.number(value, kept)} ± {text.number(half, 2)}"
 
 
 def percent(row: Mapping[str, Any]) -> str:

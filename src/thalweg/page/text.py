@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
@@ -92,3 +92,21 @@ def breakable(name: str) -> list[str]:
 def plural(count: int, noun: str) -> str:
     """``1 seed``, ``10 seeds``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def with_error(row: Mapping[str, Any], digits: int = 4) -> str:
+    """A value with half its 95 % interval.
+
+    Examples
+    --------
+    >>> with_error({"value": 9.7123, "low": 5.4, "high": 14.0}), with_error({"value": 3.0})
+    ('9.7 ± 4.3', '3')
+    """
+    value, low, high = row["value"], row.get("low"), row.get("high")
+    half = None if value is None or low is None or high is None else (high - low) / 2
+    if half is None or half <= 1e-9 * abs(value):
+        return number(value, digits)
+    # as many digits as two of the error justify
+    size = abs(value) / half
+    kept = max(2, min(digits, 2 + len(str(int(size))) - (1 if size < 1 else 0)))
+    return f"{number(value, kept)} ± {number(half, 2)}"

@@ -40,7 +40,7 @@ def write(summary: Mapping[str, Any], directory: str | Path, single_file: bool =
         If `summary` has another schema.
     """
     _check(summary, "summary")
-    from thalweg.compare.report import figures, tables, text, verdicts
+    from thalweg.compare.report import endings, figures, tables, text, verdicts
 
     drawn = figures.data(summary)
     csv = tables.csv_text(summary).encode("utf-8")
@@ -60,6 +60,7 @@ def write(summary: Mapping[str, Any], directory: str | Path, single_file: bool =
         tuning=tables.tuning(summary),
         defaults=tables.defaults(summary),
         cost=tables.cost(summary),
+        **endings.context(summary),
         failures=tables.failures(summary),
         margin=verdicts.margin(summary),
         labels=drawn["labels"],

@@ -209,3 +209,13 @@ const tuningChart = () => {
   });
   return { traces, layout: layoutOf({ xaxis: axisStyle("trials", { tick0: 0, dtick: Math.ceil(Math.max(1, ...indices.map((index) => race.methods[index].tuning_curve.k.length)) / 12), showgrid: false, showline: true, ticks: "outside" }), yaxis: valueAxis(`best ${race.labels.validation}`, seen, log) }) };
 };
+
+const betweenChart = () => {
+  const mine = race.lines.filter((line) => line.a === state.from || line.b === state.from).map((line) => ({ other: line.a === state.from ? line.b : line.a, y: line.a === state.from ? line.y : line.y.slice().reverse(), x: line.x })).filter((line) => !state.hidden.has(line.other));
+  const seen = mine.flatMap((line) => line.y), log = seen.every((v) => v === null || v > 0) && Math.max(...seen) > 20 * Math.min(...seen.filter((v) => v !== null));
+  const traces = mine.map(({ other, x, y }) => {
+    const { colour, dash, marker } = look(other);
+    return { x, y, type: "scatter", mode: "lines+markers", name: plain(race.methods[other].name), meta: "between", line: { color: colour, width: 2, dash }, marker: { symbol: marker, color: colour, size: 6.5, line: { width: 0 } }, hovertemplate: "<b>to %{fullData.name}</b><br>%{x:.2f}: loss %{y:.4g}<extra></extra>" };
+  });
+  return { traces, layout: layoutOf({ xaxis: axisStyle("from one end point to the other", { range: [-0.02, 1.02], showgrid: false, showline: true, ticks: "outside" }), yaxis: valueAxis("training loss", seen, log) }) };
+};

@@ -152,7 +152,23 @@ def data(summary: Mapping[str, Any]) -> dict[str, Any]:
         },
         "target": _target_range(methods, goal, target),
         "jobs": protocol["jobs"],
+        "lines": _lines(summary),
     }
+
+
+def _lines(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The losses between end points, the methods as positions."""
+    names = [method["name"] for method in summary["methods"]]
+    return [
+        {
+            "a": names.index(line["a"]),
+            "b": names.index(line["b"]),
+            "x": plain(line["positions"]),
+            "y": plain(line["values"]),
+        }
+        for line in (summary.get("ending") or {}).get("lines", [])
+        if line["a"] in names and line["b"] in names
+    ]
 
 
 def order(summary: Mapping[str, Any]) -> list[int]:

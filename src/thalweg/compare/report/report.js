@@ -69,13 +69,26 @@ const listHypers = () => {
   fill();
 };
 
+const listLines = () => {
+  const select = byId("line-from");
+  if (!select) return;
+  const starts = race.order.filter((index) => race.lines.some((line) => line.a === index || line.b === index));
+  // With many methods there are lines from one of them alone.
+  const common = starts.find((index) => race.lines.every((line) => line.a === index || line.b === index));
+  const offered = common !== undefined && starts.length > 2 ? [common] : starts;
+  offered.forEach((index) => select.add(new Option(short(race.methods[index].name, 40), index)));
+  state.from = offered[0];
+  select.addEventListener("change", () => { state.from = Number(select.value); refresh("between-chart"); });
+  addChart("between-chart", betweenChart);
+};
+
 whenOpened(() => {
   document.querySelectorAll(".chip").forEach((chip) => chip.addEventListener("click", () => {
     const index = Number(chip.dataset.method), hide = chip.getAttribute("aria-pressed") === "true";
     if (hide) state.hidden.add(index); else state.hidden.delete(index);
     chip.setAttribute("aria-pressed", String(!hide));
     if (charts.has("target-chart")) listTargets();
-    refresh("curve", "finals-chart", "target-chart", "tuning-chart");
+    refresh("curve", "finals-chart", "target-chart", "tuning-chart", "between-chart");
   }));
   whenChosen("axis", (axis) => { state.axis = axis; if (charts.has("target-chart")) listTargets(); refresh("curve", "target-chart"); });
   whenChosen("series", (series) => { state.series = series; refresh("curve"); });
@@ -94,6 +107,7 @@ whenOpened(() => {
     setTarget(race.target.value, null);
   }
   addChart("tuning-chart", tuningChart);
+  listLines();
   watchAll();
   listHypers();
   // For tests and for the reader's console.

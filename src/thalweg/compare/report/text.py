@@ -16,6 +16,7 @@ from thalweg.page.text import (
     number,
     plural,
     unbroken,
+    with_error,
 )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "plural",
     "settings",
     "unbroken",
+    "with_error",
 ]
 
 
