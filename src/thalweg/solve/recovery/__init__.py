@@ -12,9 +12,12 @@ One problem object, several methods, one `Result` that says why it stopped:
 """
 
 from thalweg.solve.recovery.alternating import alternating_minimization
+from thalweg.solve.recovery.alternating_robust import robust_alternating_minimization
 from thalweg.solve.recovery.completion import MatrixCompletion
 from thalweg.solve.recovery.factors import LowRank
 from thalweg.solve.recovery.gradient import gradient_descent, scaled_gradient
+from thalweg.solve.recovery.kronecker import KroneckerSparse, Posterior
+from thalweg.solve.recovery.kronecker_sbl import classical_sbl, kronecker_sbl
 from thalweg.solve.recovery.lines import CodedDiffraction, Lines
 from thalweg.solve.recovery.phase_amplitude import (
     amplitude_flow,
@@ -39,6 +42,7 @@ from thalweg.solve.recovery.subgradient import subgradient
 
 __all__ = [
     "CodedDiffraction",
+    "KroneckerSparse",
     "Lines",
     "LowRank",
     "LowRankPlusSparse",
@@ -46,15 +50,19 @@ __all__ = [
     "MatrixSensing",
     "PhaseRetrieval",
     "RobustPCA",
+    "Posterior",
     "RobustSensing",
     "Sampling",
     "alternating_minimization",
     "alternating_projections",
     "amplitude_flow",
+    "classical_sbl",
     "error_reduction",
     "gradient_descent",
     "principal_component_pursuit",
+    "kronecker_sbl",
     "reweighted_amplitude_flow",
+    "robust_alternating_minimization",
     "robust_pca",
     "scaled_gradient",
     "scaled_subgradient",

@@ -66,6 +66,10 @@ class Sampling:
         self._pointers = _pointers(self.rows, n1)
         self._transposed_pointers = _pointers(self.cols, n2)
 
+    def transpose(self) -> Sampling:
+        """The operator that reads the transposed matrix; entry k of it is `transposed[k]` here."""
+        return Sampling(self.cols[self.transposed], self.rows[self.transposed], self.shape[::-1])
+
     def sorted(self, values: Tensor) -> Tensor:
         """`values` (..., m), given in the order of the arguments, in the operator's own order."""
         return values[..., self.order]
