@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.cli.methods import catalogue as every_method
-from thalweg.cli.methods import source
+from thalweg.cli.methods import problem_names, source
 from thalweg.core.catalogue import (
     Choice,
     Entry,
@@ -28,8 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 HEAD = """# Catalogue
 
 Every method of `thalweg`, as it declares itself: where the formula comes from, what it keeps in
-memory on top of the parameters, and, of an optimizer, the space `thalweg compare` tunes it over
-(chosen once per method, not per problem). `thalweg methods` prints the same list.
+memory on top of the parameters or unknowns, and the space `thalweg compare` tunes it over (chosen
+once per method, not per problem). An optimizer trains networks; a solver says which problems it
+solves. `thalweg methods` prints the same list.
 """
 
 
@@ -80,11 +81,13 @@ def section(e: Entry) -> str:
         lines += [f"![The path of {e.name} down a curved valley]({picture})", ""]
     facts = {
         "source": source(e),
+        "solves": ", ".join(f"`{name}`" for name in problem_names(e)),
         "memory": e.memory,
         "needs": ", ".join(e.needs),
         "tuned over": "; ".join(axes(e.search_space)),
     }
-    if hasattr(e.target, "step") and not e.search_space:  # what cannot race is not tuned at all
+    races = hasattr(e.target, "step") or e.problems
+    if races and not e.search_space:  # what cannot race is not tuned at all
         facts["tuned over"] = "nothing: it has no parameter to tune"
     lines += [f"- **{name}**: {plain(text)}" for name, text in facts.items() if text]
     return "\n".join([*lines, ""])

@@ -82,6 +82,8 @@ def test_place_is_where_the_user_imports_it_from() -> None:
 
     Inner.__module__ = "thalweg.optim.inner.file"
     assert catalogue.entry(Inner).place == "thalweg.optim.Inner"
+    Inner.__module__ = "thalweg.solve.recovery.file"
+    assert catalogue.entry(Inner).place == "thalweg.solve.recovery.Inner"
 
 
 def test_collect_takes_what_declares_a_paper_by_family_and_year() -> None:

@@ -271,12 +271,16 @@ def test_methods_lists_the_catalogue() -> None:
     import thalweg.learn
     import thalweg.nn
     import thalweg.optim
+    import thalweg.solve.recovery
 
     listed = json.loads(run("methods", "--json").stdout)
     names = {method["name"] for method in listed}
-    places = (thalweg.optim, thalweg.nn, thalweg.learn)
+    places = (thalweg.optim, thalweg.nn, thalweg.learn, thalweg.solve.recovery)
     assert names <= {name for place in places for name in place.__all__}
-    assert {"Adam", "MomentumLSTM", "NormalizedLogisticRegression"} <= names
+    assert {"Adam", "MomentumLSTM", "NormalizedLogisticRegression", "scaled_gradient"} <= names
+    solves = {method["name"]: method["problems"] for method in listed}
+    assert solves["alternating_minimization"] == ["MatrixCompletion"]
+    assert "MatrixSensing" in solves["scaled_gradient"] and solves["Adam"] == []
     table = run("methods").stdout
     for name in names:
         assert name in table

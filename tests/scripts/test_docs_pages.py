@@ -11,6 +11,7 @@ import pytest
 import thalweg.learn
 import thalweg.nn
 import thalweg.optim
+import thalweg.solve.recovery
 from thalweg.core.catalogue import Choice, LogUniform, OneMinusLogUniform, Uniform
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,11 +62,21 @@ def test_a_bar_does_not_break_the_table(pages: ModuleType) -> None:
 
 def test_the_catalogue_has_every_method_once(pages: ModuleType) -> None:
     headings = [line for line in pages.catalogue().splitlines() if line.startswith("### ")]
-    places = (thalweg.optim, thalweg.nn, thalweg.learn)
+    places = (thalweg.optim, thalweg.solve.recovery, thalweg.nn, thalweg.learn)
     methods = {name: getattr(place, name) for place in places for name in place.__all__}
     declared = [name for name, method in methods.items() if getattr(method, "paper", None)]
     assert {"Adam", "MomentumLSTM", "NormalizedLogisticRegression"} <= set(declared)
     assert sorted(headings) == sorted(f"### {name}" for name in declared)
+
+
+def test_a_solver_says_what_it_solves_and_whether_it_is_tuned(pages: ModuleType) -> None:
+    entries = {entry.name: entry for entry in pages.every_method()}
+    tuned = pages.section(entries["scaled_gradient"])
+    assert "`thalweg.solve.recovery.scaled_gradient`" in tuned
+    assert "- **solves**: `MatrixCompletion`, `MatrixSensing`" in tuned
+    assert "- **tuned over**: `step_size` log-uniform" in tuned
+    assert "nothing: it has no parameter" in pages.section(entries["alternating_minimization"])
+    assert "**solves**" not in pages.section(entries["Adam"])
 
 
 def test_links_of_the_root_pages_lead_into_the_site(pages: ModuleType) -> None:

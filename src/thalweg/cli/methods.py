@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,13 +43,14 @@ def methods(
 
 
 def catalogue() -> list[Entry]:
-    """Every method of the house; of these only the optimizers can race."""
+    """Every method of the house; of these the optimizers race on networks, solvers on problems."""
     import thalweg.learn
     import thalweg.nn
     import thalweg.optim
+    import thalweg.solve.recovery
     from thalweg.core.catalogue import collect
 
-    return collect(thalweg.optim, thalweg.nn, thalweg.learn)
+    return collect(thalweg.optim, thalweg.solve.recovery, thalweg.nn, thalweg.learn)
 
 
 def facts(entry: Entry) -> dict[str, Any]:
@@ -64,8 +66,30 @@ def facts(entry: Entry) -> dict[str, Any]:
         "year": entry.year,
         "memory": entry.memory,
         "needs": list(entry.needs),
+        "problems": problem_names(entry),
         "search_space": [describe_axis(name, axis) for name, axis in entry.search_space.items()],
     }
+
+
+def problem_names(entry: Entry) -> list[str]:
+    """The problems a solver takes, an abstract one as those that are derived from it.
+
+    Examples
+    --------
+    >>> from thalweg.core.catalogue import find
+    >>> problem_names(find("alternating_minimization", catalogue()))
+    ['MatrixCompletion']
+    """
+    found = {
+        name
+        for problem in entry.problems
+        for name in (
+            [derived.__name__ for derived in problem.__subclasses__()]
+            if inspect.isabstract(problem)
+            else [problem.__name__]
+        )
+    }
+    return sorted(found)
 
 
 def plain(summary: str) -> str:
@@ -107,7 +131,9 @@ def _print_table(entries: list[Entry]) -> None:
         table.add_row()
         table.add_row(Text(family, style="bold"))
         for entry in members:
-            cells = (entry.name, plain(entry.summary), entry.memory, source(entry))
+            solved = ", ".join(problem_names(entry))
+            what = plain(entry.summary) + (f" (for {solved})" if solved else "")
+            cells = (entry.name, what, entry.memory, source(entry))
             table.add_row(*map(Text, cells))
     console.print(table)
 

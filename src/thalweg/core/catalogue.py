@@ -96,6 +96,9 @@ class Entry:
     search_space
         Hyper-parameter name to `Axis`; ``"betas[0]"`` addresses the first of a pair. At most four;
         empty for a method with nothing to tune.
+    problems
+        The classes of problems it solves; empty for an optimizer, which takes a network's
+        parameters.
     """
 
     name: str
@@ -107,11 +110,17 @@ class Entry:
     needs: tuple[str, ...] = ()
     memory: str = "0"
     search_space: Mapping[str, Axis] = field(default_factory=dict)
+    problems: tuple[type, ...] = ()
 
     @property
     def place(self) -> str:
-        """Where it is imported from: ``thalweg.optim.Adam``."""
-        return f"{'.'.join(self.target.__module__.split('.')[:2])}.{self.name}"
+        """Where it is imported from: ``thalweg.optim.Adam``, ``thalweg.solve.recovery.subgradient``.
+
+        The packages of `thalweg.solve` are one per family of problems, a floor further down.
+        """
+        parts = self.target.__module__.split(".")
+        depth = 3 if parts[:2] == ["thalweg", "solve"] else 2
+        return ".".join([*parts[:depth], self.name])
 
 
 def method(
@@ -165,6 +174,7 @@ def entry(target: Any) -> Entry:
         needs=tuple(target.needs),
         memory=target.memory,
         search_space=dict(target.search_space),
+        problems=tuple(getattr(target, "problems", ())),
     )
 
 
