@@ -135,22 +135,21 @@ def _inspected(training: Training, **how: Any) -> Inspection:
     with _warnings_told():
         try:
             return measure(training, **how)
-        except (ValueError, TypeError) as error:
-            raise BadInput(_as_options(str(error)), _users(error)) from error
-        except RuntimeError as error:  # of torch, in the user's model or loss
-            raise BadInput(
-                f"the loss of {how['name']} raised {one_line(error)}", own_traceback(error)
-            ) from error
+        except Exception as error:
+            if _from_users(error):
+                told = f"the loss of {how['name']} raised {one_line(error)}"
+                raise BadInput(told, own_traceback(error)) from error
+            if isinstance(error, ValueError | TypeError):
+                raise BadInput(_as_options(str(error))) from error
+            raise
 
 
-def _users(error: BaseException) -> str | None:
-    """The traceback if it was raised in the user's code, else None."""
-    from thalweg.compare.errors import own_traceback
-
+def _from_users(error: BaseException) -> bool:
+    """Whether the user's code raised it: thalweg's own refusals come from thalweg's own lines."""
     frame, last = error.__traceback__, ""
     while frame is not None:
         last, frame = frame.tb_frame.f_globals.get("__name__", ""), frame.tb_next
-    return None if last.partition(".")[0] == "thalweg" else own_traceback(error)
+    return last.partition(".")[0] != "thalweg"
 
 
 def _as_options(message: str) -> str:
