@@ -80,16 +80,10 @@ def problem_names(entry: Entry) -> list[str]:
     >>> problem_names(find("alternating_minimization", catalogue()))
     ['MatrixCompletion']
     """
-    found = {
-        name
-        for problem in entry.problems
-        for name in (
-            [derived.__name__ for derived in problem.__subclasses__()]
-            if inspect.isabstract(problem)
-            else [problem.__name__]
-        )
-    }
-    return sorted(found)
+    found: set[type] = set()
+    for problem in entry.problems:
+        found |= set(problem.__subclasses__()) if inspect.isabstract(problem) else {problem}
+    return sorted(problem.__name__ for problem in found)
 
 
 def plain(summary: str) -> str:

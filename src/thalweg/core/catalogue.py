@@ -114,9 +114,9 @@ class Entry:
 
     @property
     def place(self) -> str:
-        """Where it is imported from: ``thalweg.optim.Adam``, ``thalweg.solve.recovery.subgradient``.
+        """Where it is imported from: ``thalweg.optim.Adam``.
 
-        The packages of `thalweg.solve` are one per family of problems, a floor further down.
+        Solvers are one floor further down: ``thalweg.solve.recovery.subgradient``.
         """
         parts = self.target.__module__.split(".")
         depth = 3 if parts[:2] == ["thalweg", "solve"] else 2
