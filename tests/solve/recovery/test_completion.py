@@ -233,3 +233,17 @@ def test_bad_input_is_named():
         scaled_gradient(problem(), start=LowRank(torch.ones(3, 1), torch.ones(2, 1)))
     with pytest.raises(ValueError, match="step_size must be > 0, got -1"):
         scaled_gradient(problem(), step_size=-1.0)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_the_rank_is_found_by_the_largest_gap(rank):
+    known = MatrixCompletion.random((200, 150), rank, 0.5, 2.0, generator=seeded(20 + rank))
+    found = MatrixCompletion(known.rows, known.cols, known.values, known.shape, "auto")
+    assert found.rank == rank
+    assert scaled_gradient(found, tol=1e-6).converged
+    with pytest.raises(ValueError, match=r"^rank must be a number for a batch"):
+        MatrixCompletion(
+            known.rows, known.cols, known.values.expand(2, -1), known.shape, rank="auto"
+        )
+    with pytest.raises((ValueError, TypeError), match=r"^rank must be"):
+        MatrixCompletion(known.rows, known.cols, known.values, known.shape, rank="three")

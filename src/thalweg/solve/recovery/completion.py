@@ -35,7 +35,8 @@ class MatrixCompletion(LowRankProblem):
     shape
         ``(n1, n2)`` of the matrix.
     rank
-        The rank r of the answer, 1 <= r <= min(n1, n2).
+        The rank r of the answer, 1 <= r <= min(n1, n2); or ``"auto"``, which looks for the largest
+        gap :math:`s_k / s_{k+1}` in the spectrum of the data, 1 <= k <= min(20, min(n1, n2) // 4).
     ridge
         The weight :math:`\lambda \ge 0`, for noisy data. Default 0.
     truth
@@ -71,7 +72,7 @@ class MatrixCompletion(LowRankProblem):
     cols: Tensor
     values: Tensor
     shape: tuple[int, int]
-    rank: int
+    rank: int  # of the answer; "auto" has become a number once the problem is made
     ridge: float = 0.0
     truth: LowRank | None = None
     sampling: Sampling = field(init=False, repr=False)
@@ -79,7 +80,9 @@ class MatrixCompletion(LowRankProblem):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        self._check_rank()
+        unknown = str(self.rank) == "auto"
+        if not unknown:
+            self._check_rank()
         check.number("ridge", self.ridge, ge=0)
         check_samples(self.values, len(self.rows))
         if not self.values.any(dim=-1).all():
@@ -99,6 +102,8 @@ class MatrixCompletion(LowRankProblem):
                         f"every {name} must hold at least one entry, got none in {listed}{more}: "
                         "leave them out, or use ridge > 0"
                     )
+        if unknown:
+            object.__setattr__(self, "rank", self._largest_gap())
         self._warn_if_too_few(len(self.rows))
 
     @classmethod
@@ -181,23 +186,34 @@ class MatrixCompletion(LowRankProblem):
         return self.observed.norm(dim=-1)
 
     def spectral(self, generator: torch.Generator | None = None) -> LowRank:
-        if self.observed.ndim > 1:
-            dense = self.pull_back(self.observed).dense()
-            U, S, Vh = torch.linalg.svd(dense, full_matrices=False)
-            r = self.rank
-            return from_svd(U[..., :r], S[..., :r], Vh[..., :r, :].mT)
+        return from_svd(*self._leading(self.rank, generator))
+
+    def _leading(
+        self, k: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The k leading singular triples of the data, with zeros where nothing is seen."""
         M = self.pull_back(self.observed)
-        return from_svd(
-            *leading_svd(
-                lambda V: M @ V,
-                lambda U: M.mT @ U,
-                self.shape,
-                self.rank,
-                self.observed.dtype,
-                device=self.observed.device,
-                generator=generator,
-            )
+        if self.observed.ndim > 1:
+            U, S, Vh = torch.linalg.svd(M.dense(), full_matrices=False)
+            return U[..., :k], S[..., :k], Vh[..., :k, :].mT
+        return leading_svd(
+            lambda V: M @ V,
+            lambda U: M.mT @ U,
+            self.shape,
+            k,
+            self.observed.dtype,
+            device=self.observed.device,
+            generator=generator,
         )
+
+    def _largest_gap(self) -> int:
+        most = min(20, min(self.shape) // 4)
+        if self.observed.ndim > 1 or most < 1:
+            raise ValueError(
+                'rank must be a number for a batch, or a matrix with a side below 4; got "auto"'
+            )
+        S = self._leading(most + 1)[1]
+        return int((S[:-1] / S[1:]).argmax()) + 1
 
 
 def _row_norms(x: LowRank) -> tuple[Tensor, Tensor]:
