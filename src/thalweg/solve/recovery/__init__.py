@@ -11,9 +11,14 @@ One problem object, several methods, one `Result` that says why it stopped:
 'converged: the measure fell below the tolerance'
 """
 
+from thalweg.solve.recovery.alignment import JointAlignment
+from thalweg.solve.recovery.alignment_power import projected_power_method
 from thalweg.solve.recovery.alternating import alternating_minimization
 from thalweg.solve.recovery.alternating_robust import robust_alternating_minimization
+from thalweg.solve.recovery.bilinear import Bilinear, BlindDemixing
+from thalweg.solve.recovery.bilinear_flow import blind_wirtinger_flow, regularized_blind_descent
 from thalweg.solve.recovery.completion import MatrixCompletion
+from thalweg.solve.recovery.deconvolution import BlindDeconvolution
 from thalweg.solve.recovery.factors import LowRank
 from thalweg.solve.recovery.gradient import gradient_descent, scaled_gradient
 from thalweg.solve.recovery.kronecker import KroneckerSparse, Posterior
@@ -39,9 +44,15 @@ from thalweg.solve.recovery.sampling import Sampling
 from thalweg.solve.recovery.scaled_subgradient import scaled_subgradient
 from thalweg.solve.recovery.sensing import MatrixSensing
 from thalweg.solve.recovery.subgradient import subgradient
+from thalweg.solve.recovery.synchronization import PhaseSynchronization
+from thalweg.solve.recovery.synchronization_power import certificate, generalized_power_method
 
 __all__ = [
+    "Bilinear",
+    "BlindDeconvolution",
+    "BlindDemixing",
     "CodedDiffraction",
+    "JointAlignment",
     "KroneckerSparse",
     "Lines",
     "LowRank",
@@ -49,18 +60,24 @@ __all__ = [
     "MatrixCompletion",
     "MatrixSensing",
     "PhaseRetrieval",
-    "RobustPCA",
+    "PhaseSynchronization",
     "Posterior",
+    "RobustPCA",
     "RobustSensing",
     "Sampling",
     "alternating_minimization",
     "alternating_projections",
     "amplitude_flow",
+    "blind_wirtinger_flow",
+    "certificate",
     "classical_sbl",
     "error_reduction",
+    "generalized_power_method",
     "gradient_descent",
-    "principal_component_pursuit",
     "kronecker_sbl",
+    "principal_component_pursuit",
+    "projected_power_method",
+    "regularized_blind_descent",
     "reweighted_amplitude_flow",
     "robust_alternating_minimization",
     "robust_pca",
