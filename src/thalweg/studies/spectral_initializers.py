@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from thalweg.solve.recovery import PhaseRetrieval, spectral_start
+from thalweg.solve.recovery.phase_start import Initializer
 from thalweg.studies.intervals import above, mean_interval
 from thalweg.studies.study import COLOURS, Claim, Part, Row, Scale, Verdict, column, where
 
@@ -35,7 +36,7 @@ claim = Claim(
     "trimmed ones by .005)",
 )
 
-ORDER = ("plain", "trimmed", "orthogonality", "mm", "optimal")
+ORDER: tuple[Initializer, ...] = ("plain", "trimmed", "orthogonality", "mm", "optimal")
 RATIOS = (4, 6, 8, 10)
 SEEDS = {"smoke": 4, "laptop": 100, "full": 200}
 UNKNOWNS = {"smoke": 40, "laptop": 100, "full": 256}

@@ -91,7 +91,7 @@ def test_one_step_is_the_formula():
     scaled = PhaseRetrieval(Lines(3.0 * problem.operator.A), 0.25 * problem.y)
     s2 = float(scaled.operator.row_norms2.mean() / 8)
     A, y, m = scaled.operator.A / s2**0.5, scaled.y / s2, 80
-    z = scaled.start("trimmed")
+    z = 1.5 * scaled.start("trimmed")
     Az, psi = A @ z, y.sqrt()
     modulus, phase = Az.abs(), Az / Az.abs()
     misfit = modulus.square() - y
@@ -113,6 +113,14 @@ def test_one_step_is_the_formula():
         torch.testing.assert_close(x, z - descent / m, rtol=1e-10, atol=1e-12)
     x = error_reduction(scaled, start=z, max_steps=1, tol=0.0).x
     torch.testing.assert_close(x, torch.linalg.pinv(A) @ (psi * phase), rtol=1e-9, atol=1e-11)
+
+
+def test_terms_are_left_out_by_all_three_bounds_and_where_nothing_is_seen():
+    seen, y = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]), torch.tensor([2.0, 2.0, 2.0, 9.0, 2.0])
+    ratio = torch.tensor([1.0, 0.2, 5.1, 0.5, 1.0])
+    term = poisson_term(seen, y, ratio, 0.3, 5.0, 3.0)
+    assert term.tolist() == [-2, 0, 0, 0, 0]  # the mean misfit is 13 / 5: 8 > 3 * 2.6 * 0.5
+    assert poisson_term(seen, y, ratio, 0.0, 5.0, 3.0).tolist() == [-2, -2, 0, 0, 0]
 
 
 @pytest.mark.parametrize("method, median", [(WF, 203), (TWF, 102), (AF, 66), (TAF, 67), (RAF, 153)])

@@ -92,14 +92,16 @@ def test_coded_diffraction(patterns):
 
 def test_weights_by_hand():
     y = torch.tensor([0.0, 0.25, 1.0, 4.0, 16.0, 0.5])
-    norms2 = torch.tensor([1.0, 1.0, 1.0, 1.0, 8.0, 1.0])
+    norms2 = torch.tensor([1.0, 1.0, 1.0, 0.5, 8.0, 1.0])
 
     def weights(kind, n=3, complex_=True, clip=-10.0):
         return preprocess(y, kind, n, norms2, complex_, clip).tolist()
 
     assert weights("plain") == y.tolist()
     assert weights("trimmed") == [0.0, 0.25, 1.0, 4.0, 0.0, 0.5]
-    assert weights("orthogonality") == [0, 0, 0, 1, 0, 0]  # 4/1 beats 16/8
+    assert weights("orthogonality") == [0, 0, 0, 2, 0, 0]  # 4 / 0.5 beats 16 / 8
+    many = preprocess(torch.arange(1.0, 31.0), "orthogonality", 3, torch.ones(30), True)
+    assert many.nonzero().flatten().tolist() == [25, 26, 27, 28, 29]
     assert weights("weighted") == pytest.approx([0, 0, 0, 4**0.25, 2, 0])  # 6 - round(4.6) + 1
     assert weights("optimal") == pytest.approx([-10, -3, 0, 0.75, 0.9375, -1])
     root = math.sqrt(2) - 1
@@ -114,6 +116,8 @@ def test_the_norm_is_that_of_the_signal_as_the_mean_tells_it():
         z = spectral_start(problem, kind)
         torch.testing.assert_close(z.norm(), problem.truth.norm(), rtol=0.1, atol=0)
         torch.testing.assert_close(z.norm(), problem.size().squeeze())
+        largest = z[z.abs().argmax()]
+        assert largest.real > 0 and largest.imag.abs() < 1e-12 * largest.real
 
 
 def test_shifting_the_weights_is_not_harmless():
