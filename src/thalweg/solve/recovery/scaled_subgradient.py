@@ -13,12 +13,12 @@ from thalweg.core import Result, check
 from thalweg.core.catalogue import LogUniform, OneMinusLogUniform, method
 from thalweg.solve.recovery.descent import descend
 from thalweg.solve.recovery.factors import LowRank, from_svd
-from thalweg.solve.recovery.robust_sensing import RobustSensing
+from thalweg.solve.recovery.robust_sensing import NORMAL_QUARTILE, RobustSensing, median
 from thalweg.solve.recovery.steps import divide_by_gram
 from thalweg.solve.recovery.subgradient import exhausted
 
 EXHAUSTED_LENGTH = 1e-3
-"""With less than this left of the path, relative to the norm of X, the run is over."""
+"""With less than this left of the path, relative to the distance at the start, it is over."""
 
 
 @method(
@@ -32,7 +32,7 @@ def scaled_subgradient(
     problem: RobustSensing,
     *,
     optimum: float | None = None,
-    step_size: float = 0.5,
+    step_size: float = 0.7,
     decay: float = 0.95,
     outliers: float = 0.1,
     start: str | LowRank | Tensor = "spectral",
@@ -49,11 +49,12 @@ def scaled_subgradient(
     .. math:: Z = \sum_k \operatorname{sign}(\langle A_k, U V^T \rangle - y_k) A_k, \qquad
         U \leftarrow U - \eta Z V (V^T V)^{-1}, \quad V \leftarrow V - \eta Z^T U (U^T U)^{-1}
 
-    .. math:: \eta = \frac{F - F_*}{N^2} \;\text{ or }\; \eta_t = \frac{\lambda \rho^t \sigma}{N},
+    .. math:: \eta = \frac{F - F_*}{N^2} \;\text{ or }\; \eta_t = \frac{\lambda \rho^t \delta}{N},
         \qquad N^2 = \|Z V (V^T V)^{-1/2}\|_F^2 + \|Z^T U (U^T U)^{-1/2}\|_F^2
 
-    with :math:`F = \sum_k |\langle A_k, U V^T \rangle - y_k|` and :math:`\sigma` a robust estimate
-    of the norm of X.
+    with :math:`F = \sum_k |\langle A_k, U V^T \rangle - y_k|` and :math:`\delta` =
+    :math:`\operatorname{median} |\langle A_k, X_0 \rangle - y_k| / 0.6745`, A of unit mean square:
+    a robust estimate of the distance from the start to the answer.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def scaled_subgradient(
         :math:`F_*`, the sum of the absolute misfits at the answer, for Polyak's step. Default None:
         the step decays.
     step_size, decay
-        :math:`\lambda > 0` and :math:`\rho` in (0, 1), without `optimum`. Default 0.5 and 0.95.
+        :math:`\lambda > 0` and :math:`\rho` in (0, 1), without `optimum`. Default 0.7 and 0.95.
     outliers
         The share of outliers that the start expects, in [0, 1): so many of the largest y are left
         out of it. Default 0.1.
@@ -105,6 +106,7 @@ def scaled_subgradient(
     check.number("outliers", outliers, ge=0, lt=1)
     first = truncated_start(problem, start, outliers, generator)
     m, t = problem.y.shape[-1], 0
+    distance = median(problem.misfit(first)) / (NORMAL_QUARTILE * problem.unit)
 
     def step(x: LowRank, misfit: Tensor) -> LowRank:
         nonlocal t
@@ -114,7 +116,7 @@ def scaled_subgradient(
         toward_U, toward_V = divide_by_gram(left, V), divide_by_gram(right, U)
         N2 = (left * toward_U).sum((-2, -1)) + (right * toward_V).sum((-2, -1))
         if optimum is None:
-            eta = step_size * decay**t * problem.size / N2.sqrt()
+            eta = step_size * decay**t * distance / N2.sqrt()
         else:
             eta = (problem.value_of(x, misfit) - optimum / m).clamp(min=0) / (problem.unit * N2)
         # Where all signs cancel there is no direction: stand still.

@@ -76,7 +76,8 @@ def subgradient(
         In the end read the rank off the largest ratio of eigenvalues, and go on with as many
         columns: the error then falls to rounding. Default False.
     start
-        ``"small"`` (default), ``"random"`` (as small), or a tensor U to continue from.
+        ``"small"`` (default), ``"random"`` (as small), or a tensor U to continue from, with
+        steps that are shorter by its residual.
     tol
         Stop at this residual, a ratio of medians, >= 0. Default 1e-10.
     xtol
@@ -116,14 +117,17 @@ def subgradient(
     columns = check.number("columns", columns or problem.rank or d, ge=1, le=d, integer=True)
     first = small_start(problem, start, alpha, columns, generator)
 
-    def solve(first: Tensor) -> Result[Tensor]:
+    def solve(first: Tensor, warm: bool) -> Result[Tensor]:
         t = 0
+        nearness: Tensor | float = 1.0  # a start near the answer is not to be thrown off it
+        if warm:
+            nearness = problem.residual(first).clamp(max=1)[..., None, None]
 
         def advance(U: Tensor, misfit: Tensor) -> Tensor:
             nonlocal t
             G = 2 * symmetric(problem.pull_back(misfit.sign())) @ U
             if step == "geometric":
-                eta: float | Tensor = step_size * decay**t
+                eta = step_size * decay**t * nearness
             else:
                 f = problem.value_of(U, misfit) / problem.unit
                 eta = (f / G.square().sum((-2, -1))).clamp(max=step_size)[..., None, None]
@@ -145,11 +149,11 @@ def subgradient(
         left = step_size * decay**t / (1 - decay)
         return result if step == "polyak" else exhausted(problem, result, left)
 
-    result = solve(first)
+    result = solve(first, isinstance(start, Tensor))
     if not polish or result.reason in (Reason.INTERRUPTED, Reason.NONFINITE, Reason.MAX_SECONDS):
         return result
     U, rank = truncate(result.x, problem.residual(result.x))
-    again = solve(U)
+    again = solve(U, True)
     info = {**again.info, "rank": rank, "before": result}
     return dataclasses.replace(again, info=info)
 
