@@ -12,16 +12,28 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from thalweg.inspect.callbacks import lightning_callback, transformers_callback
     from thalweg.inspect.checkpoint import load_checkpoint
     from thalweg.inspect.inspection import Inspection, inspect
+    from thalweg.inspect.tracker import Tracker
 
 _names = {
     "Inspection": "inspection",
     "inspect": "inspection",
+    "Tracker": "tracker",
+    "lightning_callback": "callbacks",
     "load_checkpoint": "checkpoint",
+    "transformers_callback": "callbacks",
 }
 
-__all__ = ["Inspection", "inspect", "load_checkpoint"]
+__all__ = [
+    "Inspection",
+    "Tracker",
+    "inspect",
+    "lightning_callback",
+    "load_checkpoint",
+    "transformers_callback",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -106,7 +106,6 @@ def with_error(row: Mapping[str, Any], digits: int = 4) -> str:
     half = None if value is None or low is None or high is None else (high - low) / 2
     if half is None or half <= 1e-9 * abs(value):
         return number(value, digits)
-    # as many digits as two of the error justify
-    size = abs(value) / half
-    kept = max(2, min(digits, 2 + len(str(int(size))) - (1 if size < 1 else 0)))
-    return f"{number(value, kept)} ± {number(half, 2)}"
+    # two digits of the error, and the value to the same place
+    place = 1 - math.floor(math.log10(half))
+    return f"{number(round(value, place), 10)} ± {number(half, 2)}"
