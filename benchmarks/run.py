@@ -18,7 +18,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import certificate
 import first_order
+import kronecker
 import memory
 import optimizers
 import phase_retrieval
@@ -38,10 +40,12 @@ SUITES: tuple[Suite, ...] = tuple(
     for module in (
         optimizers,
         first_order,
+        kronecker,
         projections,
         curvature,
         spectrum,
         traces,
+        certificate,
         memory,
         start_up,
         race,

@@ -78,7 +78,8 @@ class Certificate:
         Number of unknowns.
     lambda_min, lambda_max
         Intervals that hold the extreme eigenvalues; None if no eigenvalue was looked for. The
-        inner ends are Rayleigh quotients, always valid; the outer ends hold with `confidence`.
+        inner ends are Rayleigh quotients, always valid; the outer ends hold with probability at
+        least 1 - `failure`.
         With symmetries: of H on the complement of their tangents.
     bound
         Where the outer ends come from: ``"dense"`` (all eigenvalues), ``"lanczos"`` (a random
@@ -86,6 +87,8 @@ class Certificate:
     confidence
         Probability, over the random starts, that the verdict's claim is not wrong; 1 for verdicts
         that rest on no draw.
+    failure
+        Probability, over the random starts, that an outer end is wrong; 0 where none was drawn.
     hessian_noise
         Error of a product of H with a unit vector.
     direction
@@ -139,6 +142,7 @@ class Certificate:
     lambda_max: Interval | None = None
     bound: str = ""
     confidence: float = 1.0
+    failure: float = 0.0
     hessian_noise: float = 0.0
     direction: Tensor | None = field(default=None, repr=False)
     curvature: float | None = None
@@ -176,9 +180,9 @@ class Certificate:
     def to_dict(self) -> dict[str, Any]:
         """Numbers and words for JSON, without the direction; infinities and NaN as None."""
         names = ("loss", "gradient_norm", "gradient_noise", "gradient_tolerance",
-                 "curvature_tolerance", "d", "bound", "confidence", "hessian_noise", "curvature",
-                 "step", "decrease", "alpha", "delta", "hessian_lipschitz", "kink_distance",
-                 "piecewise", "products", "settling_budget", "seed")  # fmt: skip
+                 "curvature_tolerance", "d", "bound", "confidence", "failure", "hessian_noise",
+                 "curvature", "step", "decrease", "alpha", "delta", "hessian_lipschitz",
+                 "kink_distance", "piecewise", "products", "settling_budget", "seed")  # fmt: skip
         found: dict[str, Any] = {
             "verdict": self.verdict.name,
             "sentence": self.sentence,
@@ -223,7 +227,7 @@ class Certificate:
         if self.lambda_min is not None:
             how = {
                 "dense": "all eigenvalues",
-                "lanczos": "outer ends with the confidence below",
+                "lanczos": f"outer ends with probability >= {1 - self.failure:g}",
             }.get(self.bound, "")
             lines.append(
                 f"  lambda_min in {self.lambda_min}, lambda_max in {self.lambda_max} ({how})"

@@ -325,7 +325,7 @@ class _Search:
         self.assumptions.append("no curvature below -beta: " + self._how_bounded(ends))
         if ends.lower > 0:
             return self._minimum_test(ends)
-        near = float(ends.weights[ends.nodes.abs() <= self.beta].sum())
+        near = min(float(ends.weights[ends.nodes.abs() <= self.beta].sum()), 1.0)
         spread = 0.0 if ends.dense else math.sqrt(2 * near * (1 - near) * ends.order)
         nullity = Estimate(near * ends.order, spread, 1)
         self.reasons.append(
@@ -423,6 +423,7 @@ class _Search:
             lambda_min=Interval(ends.lower, ends.low + ends.noise),
             lambda_max=Interval(ends.high - ends.noise, ends.upper),
             bound="dense" if ends.dense else "lanczos", hessian_noise=ends.noise,
+            failure=0.0 if ends.dense else self.failure,
             kink_distance=nearest, piecewise=piecewise, assumptions=tuple(self.assumptions),
             reasons=tuple(self.reasons), products=self.H.n_products + self.elsewhere,
             seed=self.seed, shapes=self._shapes(), **more,
