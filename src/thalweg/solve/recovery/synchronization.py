@@ -192,7 +192,7 @@ class PhaseSynchronization:
         return torch.where(zero, keep, nearest(torch.where(zero, eye, u), self.rotation))
 
     def aligned(self, x: Tensor, to: Tensor) -> Tensor:
-        """x times the common factor, in each component of the graph, that brings it next to `to`."""
+        """x times the common factor, in each component, that brings it next to `to`."""
         Z, T = self.stacked(x), self.stacked(to)
         aligned = torch.empty_like(Z)
         for c in range(int(self.components.max()) + 1):
@@ -202,11 +202,14 @@ class PhaseSynchronization:
         return self.unstacked(aligned)
 
     def gap(self, x: Tensor, u: Tensor) -> Tensor:
-        """What one more step would change, up to the common factor, from u = Y x."""
-        return self.aligned(self.nearest(u, x), x) - x
+        """What one more step would change, from u = Y x."""
+        return self.nearest(u, x) - x
 
     def misfit(self, x: Tensor) -> Tensor:
-        r"""The fixed-point gap :math:`P(Y x) - x`, up to the common factor: zero at a maximum."""
+        r"""The fixed-point gap :math:`P(Y x) - x`: zero at a global maximum, and not at a minimum.
+
+        Up to a common factor it would be zero at minima too, where :math:`P(Y x) = -x`.
+        """
         return self.gap(x, self.product(x))
 
     def value(self, x: Tensor) -> Tensor:
@@ -334,7 +337,7 @@ def _without_diagonal(Y: Tensor, d: int) -> tuple[Tensor, bool]:
     kept = off & (Y.values() != 0)
     some = bool(Y.values()[~off].any())
     return torch.sparse_coo_tensor(
-        Y.indices()[:, kept], Y.values()[kept], Y.shape, is_coalesced=True
+        Y.indices()[:, kept], Y.values()[kept], Y.shape, is_coalesced=True, check_invariants=False
     ), some
 
 

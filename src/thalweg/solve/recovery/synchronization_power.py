@@ -94,7 +94,7 @@ def generalized_power_method(
             shift = monotone_shift(problem)
             new = problem.nearest(u + shift * x, x)
         lowest, before = min(lowest, value), x
-        return problem.aligned(new, x)  # or the common factor might turn forever
+        return new
 
     result = descend(
         seen,
