@@ -371,7 +371,7 @@ def certified(summary: dict[str, Any]) -> dict[str, Any]:
             "lambda_min": [-0.0123, -0.01],
             "lambda_max": [3.0, 3.5],
             "trace": {"value": 12.0, "low": 10.0, "high": 14.0, "samples": 20},
-            "sharpness": 0.4,
+            "sharpness": {"value": 0.4, "low": 0.3, "high": 0.5, "samples": 6},
             "reasons": [],
             "assumptions": ["rests on <i>nothing</i>"],
             "products": 120,

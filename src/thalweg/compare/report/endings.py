@@ -62,7 +62,7 @@ def _card(index: int, method: Mapping[str, Any]) -> dict[str, Any]:
         ("smallest eigenvalue", _interval(c["lambda_min"])),
         ("largest eigenvalue", _interval(c["lambda_max"])),
         ("trace", text.with_error(c["trace"], 3)),
-        ("sharpness", f"{text.number(c['sharpness'], 3)}{text.NARROW}%"),
+        ("sharpness", text.with_error(c["sharpness"], 3)),
     ]
     return {
         **card,
