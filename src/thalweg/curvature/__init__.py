@@ -17,6 +17,7 @@ from thalweg.curvature.perturbed_descent import (
     perturbed_descent_constants,
 )
 from thalweg.curvature.polish import polish
+from thalweg.curvature.population import PopulationClaim, population_claim
 from thalweg.curvature.relu import (
     ReluVerdict,
     TwoLayerReLU,
@@ -39,6 +40,7 @@ __all__ = [
     "Objective",
     "Operator",
     "PerturbedDescentConstants",
+    "PopulationClaim",
     "ReluVerdict",
     "RidgeRiding",
     "TwoLayerReLU",
@@ -67,6 +69,7 @@ __all__ = [
     "perturbed_descent_constants",
     "polish",
     "polish_and_certify",
+    "population_claim",
     "ridge_riding",
     "trace",
 ]
