@@ -100,7 +100,7 @@ def test_sketched_regressions_have_a_condition_number_of_at_most_four(r):
     for seed in range(20):
         generator = seeded(seed)
         B = torch.randn(50 * r, r, generator=generator, dtype=torch.float64)
-        R = sketched_triangles(0 * every, every, B, 1, 4 * r, generator)[0]
+        R = sketched_triangles(Sampling(0 * every, every, (1, 50 * r)), B, 4 * r, generator)[0]
         found.append(float(torch.linalg.cond(torch.linalg.solve_triangular(R.T, B.T, upper=False))))
     assert max(found) <= 4
     assert 2.2 <= statistics.median(found) <= 3.0
@@ -113,7 +113,7 @@ def test_a_sketch_saves_iterations_where_rows_are_far_from_incoherent():
     rows, cols = (torch.rand(50, 400, generator=generator) < 0.5).nonzero().unbind(1)
     sampling = Sampling(rows, cols, (50, 400))
     values = torch.randn(len(rows), generator=generator, dtype=torch.float64)
-    R = sketched_triangles(rows, cols, V, 50, 24, generator)
+    R = sketched_triangles(sampling, V, 24, generator)
     U, sketched = conjugate_gradient_rows(
         sampling, values, V, 1e-10, precondition=divide_by_triangles(R)
     )

@@ -15,8 +15,8 @@ from thalweg.solve.recovery.descent import descend
 from thalweg.solve.recovery.factors import LowRank
 from thalweg.solve.recovery.sampling import Sampling
 
-ENTRIES_AT_ONCE = 2**16
-"""Entries whose r x r outer products are held at a time."""
+PRODUCTS_AT_ONCE = 256
+"""Columns of pairwise products of a factor that are summed in one sparse product."""
 
 
 @method(
@@ -81,13 +81,12 @@ def alternating_minimization(
     ('TOLERANCE', True)
     """
     require_entries(problem)
-    s, M = problem.sampling, problem.observed
-    M_transposed = M[..., s.transposed]
+    across, down = problem.sampling, problem.sampling.transpose()
+    M, M_transposed = problem.observed, problem.observed[..., across.transposed]
 
     def step(x: LowRank, _: Tensor) -> LowRank:
-        U = least_squares(s.rows, s.cols, M, x.V, s.shape[0], problem.ridge)
-        columns = (s.cols[s.transposed], s.rows[s.transposed])
-        V = least_squares(*columns, M_transposed, U, s.shape[1], problem.ridge)
+        U = least_squares(across, M, x.V, problem.ridge)
+        V = least_squares(down, M_transposed, U, problem.ridge)
         return LowRank(U, V)
 
     return descend(
@@ -103,32 +102,30 @@ def alternating_minimization(
     )
 
 
-def least_squares(
-    rows: Tensor, cols: Tensor, values: Tensor, V: Tensor, size: int, ridge: float
-) -> Tensor:
-    """The rows u_i that fit ``values`` at (rows, cols) best, given V: shape ``(..., size, r)``.
+def least_squares(sampling: Sampling, values: Tensor, V: Tensor, ridge: float = 0.0) -> Tensor:
+    r"""The rows :math:`u_i` that fit the entries best, given V: shape ``(..., n1, r)``.
 
-    `rows` must ascend. The normal equations are gathered a piece at a time, so that memory stays
-    O(m + size r^2).
+    .. math:: \Big(\sum_{j \in \Omega_i} V_j V_j^T + \lambda I\Big) u_i
+        = \sum_{j \in \Omega_i} M_{ij} V_j
+
+    The sums on the left are the product of the pattern of the entries, a sparse matrix of ones,
+    with the products of pairs of V's columns: memory is O(entries + (n1 + n2) r^2).
 
     Examples
     --------
-    >>> rows, cols = torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1])
-    >>> least_squares(rows, cols, torch.tensor([2.0, 3.0, 3.0]), torch.ones(2, 1), 2, 0.0).round()
+    >>> read = Sampling(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), (2, 2))
+    >>> least_squares(read, torch.tensor([2.0, 3.0, 3.0]), torch.ones(2, 1)).round()
     tensor([[2.],
             [3.]])
     """
     r = V.shape[-1]
-    batch = V.shape[:-2]
-    gram = V.new_zeros(*batch, size, r * r)
-    right = V.new_zeros(*batch, size, r)
-    for i in range(0, len(rows), ENTRIES_AT_ONCE):
-        piece = slice(i, i + ENTRIES_AT_ONCE)
-        F = V[..., cols[piece], :]
-        outer = (F.unsqueeze(-1) * F.unsqueeze(-2)).flatten(-2)
-        gram.index_add_(-2, rows[piece], outer)
-        right.index_add_(-2, rows[piece], F * values[..., piece].unsqueeze(-1))
-    gram = gram.unflatten(-1, (r, r))
+    right = sampling.adjoint(values) @ V
+    pattern = sampling.adjoint(torch.ones_like(values))
+    gram = right.new_zeros(*right.shape, r)
+    for i, j in zip(
+        *(indices.split(PRODUCTS_AT_ONCE) for indices in torch.tril_indices(r, r)), strict=True
+    ):
+        gram[..., i, j] = pattern @ (V[..., i] * V[..., j])  # the lower triangle is all it takes
     if ridge:
         gram.diagonal(dim1=-2, dim2=-1).add_(ridge)
     factor, failed = torch.linalg.cholesky_ex(gram)

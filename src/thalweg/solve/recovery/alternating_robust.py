@@ -128,12 +128,11 @@ def robust_alternating_minimization(
     iterations: list[int] = []
 
     def regress(sampling: Sampling, values: Tensor, V: Tensor, epsilon: float) -> Tensor:
-        rows, cols, size = sampling.rows, sampling.cols, sampling.shape[0]
         if inner == "cholesky":
-            return least_squares(rows, cols, values, V, size, problem.ridge)
+            return least_squares(sampling, values, V, problem.ridge)
         precondition = None
         if inner == "sketch":
-            R = sketched_triangles(rows, cols, V, size, 4 * V.shape[-1], generator)
+            R = sketched_triangles(sampling, V, 4 * V.shape[-1], generator)
             precondition = divide_by_triangles(R)
         U, taken = conjugate_gradient_rows(
             sampling, values, V, epsilon, problem.ridge, precondition

@@ -88,7 +88,7 @@ def conjugate_gradient_rows(
 
 
 def sketched_triangles(
-    rows: Tensor, cols: Tensor, V: Tensor, size: int, sketch: int, generator: torch.Generator
+    sampling: Sampling, V: Tensor, sketch: int, generator: torch.Generator
 ) -> Tensor:
     r"""The triangular factors of sparse sketches of every row's regression matrix.
 
@@ -99,12 +99,10 @@ def sketched_triangles(
 
     Parameters
     ----------
-    rows, cols
-        Positions of the entries; `rows` ascends.
+    sampling
+        The entries.
     V
         Shape ``(n2, r)``.
-    size
-        The number of rows, n1.
     sketch
         Rows of the sketch, >= r.
     generator
@@ -113,18 +111,20 @@ def sketched_triangles(
     Returns
     -------
     Tensor
-        Upper triangular, shape ``(size, r, r)``.
+        Upper triangular, shape ``(n1, r, r)``.
 
     Examples
     --------
     >>> generator = torch.Generator().manual_seed(0)
     >>> V = torch.randn(1000, 4, generator=generator, dtype=torch.float64)
     >>> every = torch.arange(1000)
-    >>> R = sketched_triangles(torch.zeros_like(every), every, V, 1, 16, generator)[0]
+    >>> row = Sampling(torch.zeros_like(every), every, (1, 1000))
+    >>> R = sketched_triangles(row, V, 16, generator)[0]
     >>> torch.linalg.cond(V @ torch.linalg.inv(R)).item() < 4
     True
     """
     n2, r = V.shape
+    rows, cols, size = sampling.rows, sampling.cols, sampling.shape[0]
     device = V.device
     places = torch.rand(n2, sketch, generator=generator, device=device).topk(min(SIGNS, sketch))
     signs = torch.randint(0, 2, places.indices.shape, generator=generator, device=device)

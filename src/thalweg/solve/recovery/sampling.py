@@ -63,12 +63,13 @@ class Sampling:
         self.rows, self.cols = linear // n2, linear % n2
         # The transposed pattern: the same entries by columns.
         self.transposed = (self.cols * n1 + self.rows).argsort()
+        self._transposed_rows = self.rows[self.transposed]
         self._pointers = _pointers(self.rows, n1)
         self._transposed_pointers = _pointers(self.cols, n2)
 
     def transpose(self) -> Sampling:
         """The operator that reads the transposed matrix; entry k of it is `transposed[k]` here."""
-        return Sampling(self.cols[self.transposed], self.rows[self.transposed], self.shape[::-1])
+        return Sampling(self.cols[self.transposed], self._transposed_rows, self.shape[::-1])
 
     def sorted(self, values: Tensor) -> Tensor:
         """`values` (..., m), given in the order of the arguments, in the operator's own order."""
@@ -121,8 +122,8 @@ class _Transposed:
         s, values = self.matrix.sampling, self.matrix.values
         if values.ndim > 1:
             return _gathered(s.cols, s.rows, values, s.shape[1], U)
-        indices = s.rows[s.transposed]
-        return _csr(s._transposed_pointers, indices, values[s.transposed], s.shape[::-1]) @ U
+        values = values[s.transposed]
+        return _csr(s._transposed_pointers, s._transposed_rows, values, s.shape[::-1]) @ U
 
 
 def _gathered(rows: Tensor, cols: Tensor, values: Tensor, size: int, V: Tensor) -> Tensor:
