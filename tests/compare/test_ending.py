@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from thalweg.compare import Race, compare
 from thalweg.compare import race as module
-from thalweg.compare.ending import barrier
-from thalweg.compare.plan import Budget
-from thalweg.compare.problems import load
+from thalweg.compare.ending import Endings, barrier
+from thalweg.compare.plan import Budget, Plan
+from thalweg.compare.problems import Problem, load
 from thalweg.compare.record import read
 from thalweg.curvature import Objective
 from thalweg.inspect import load_checkpoint
@@ -132,6 +132,13 @@ def test_a_cheap_inspection_is_made_unasked(
     assert found.summary["ending"]["inspected"] is True
     lines = read(found.directory, found.summary["methods"][0]["runs"][0]["id"])
     assert lines is not None and None not in certificates(found).values()
+
+
+def test_what_solvers_find_is_not_inspected(tmp_path: Path) -> None:
+    plan = Plan(tmp_path / "race", {}, seeds=2)
+    endings = Endings(plan, Problem("completion", facts={"kind": "solver"}), {})
+    assert not endings.wanted(True, 1) and plan.inspects is None
+    assert endings.found()["networks"] is False and endings.found()["certificates"] == {}
 
 
 @given(st.lists(st.floats(-10, 10), min_size=3, max_size=9), st.floats(-5, 5), st.floats(-5, 5))

@@ -63,10 +63,13 @@ class Endings:
     def __init__(self, plan: Plan, problem: Problem, contenders: Mapping[str, Contender]) -> None:
         self.plan, self.problem, self.contenders = plan, problem, contenders
         self.folder = plan.directory / "ends"
+        self.networks = problem.facts.get("kind") != "solver"
 
     def jobs(self) -> dict[str, tuple[Job, dict[str, Any]]]:
         """For each method its first measured run that finished, with its end line."""
         found: dict[str, tuple[Job, dict[str, Any]]] = {}
+        if not self.networks:
+            return found
         for job in sorted(self.plan.jobs, key=lambda job: job.seed):
             if job.stage != "measure" or job.method in found:
                 continue
@@ -77,6 +80,8 @@ class Endings:
 
     def wanted(self, asked: bool | None, workers: int) -> bool:
         """Whether to inspect: as asked, as decided before, or if it is cheap against the race."""
+        if not self.networks:
+            return False
         if asked is None:
             asked = self.plan.inspects
         if asked is None:
@@ -107,7 +112,7 @@ class Endings:
                     start = time.perf_counter()
                     objective.gradient()
                     times.append(time.perf_counter() - start)
-            except (ValueError, TypeError, RuntimeError):
+            except Exception:  # whatever the user's code raises; the certificates will say it
                 return float("inf")
         return min(times)
 
@@ -144,6 +149,7 @@ class Endings:
         return {
             "certificates": certificates,
             "inspected": self.plan.inspects,
+            "networks": self.networks,
             "lines": lines.get("lines", []),
             "products": sum(c["products"] for c in spent),
             "seconds": sum(c["seconds"] for c in certificates.values()) + lines.get("seconds", 0.0),
@@ -193,8 +199,8 @@ class Endings:
                 lines = [
                     {"a": a, "b": b, **_between(objective, at[a], at[b])} for a, b in _pairs([*at])
                 ]
-            except (ValueError, TypeError, RuntimeError):
-                lines = []  # the certificates say why
+            except Exception:  # as above
+                lines = []
         ids = {method: job.id for method, (job, _) in jobs.items()}
         return {"of": ids, "lines": lines, "seconds": time.perf_counter() - start}
 

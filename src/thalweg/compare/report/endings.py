@@ -32,6 +32,8 @@ def _told(ending: Mapping[str, Any], count: int) -> str:
             f"{text.plural(ending.get('products', 0), 'Hessian-vector product')} and "
             f"{text.duration(ending.get('seconds'))}."
         )
+    if not ending.get("networks", True):
+        return "What kind of point it is, is said of the end points of networks alone."
     if ending.get("inspected"):
         return "No run has finished, so there is no end point to inspect."
     if ending.get("inspected") is None:
