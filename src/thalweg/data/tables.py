@@ -221,7 +221,7 @@ _Made = tuple[str, Tensor, Tensor, Tensor, tuple[str, ...], tuple[str, ...]]
 
 def _from_dataset(source: str, target: str | int | None, kind: Kind | None) -> _Made:
     name = source.removeprefix("sklearn:")
-    accepted = [each for each in datasets.names() if each != "pydoc-text"]
+    accepted = [each for each in datasets.names() if each not in ("pydoc-text", "movielens")]
     if source.startswith("sklearn:"):
         accepted.remove("mnist5k")
     check.choice("source", name, accepted)
