@@ -26,8 +26,9 @@ claim = Claim(
     paper="Ma & Fattahi, JMLR 2023, arXiv:2202.08788",
     year=2023,
     sentence="From a small start the sub-gradient method recovers a low-rank matrix from grossly "
-    "corrupted measurements; over-parameterization costs neither accuracy nor measurements, and "
-    "a smaller start gives a smaller error.",
+    "corrupted measurements without knowing its rank: how far the rank is set too high matters "
+    "neither for the error nor for the measurements that are needed, and a smaller start gives a "
+    "smaller error.",
     expected="the same error and the same need for measurements with r' = 10 columns as with "
     "r' = d = 20; an error that falls with the start like a power; but a much smaller error where "
     "r' is the rank itself",
@@ -217,11 +218,11 @@ def figure(rows: Sequence[Row]) -> Figure:
 
     found = fewer(rows)
     sizes = sorted({int(row["m"]) for row in found})
-    for columns, colour, marker in ((WIDE, COLOURS[1], "s"), (D, COLOURS[2], "o")):
+    for columns, colour, marker, size in ((WIDE, COLOURS[1], "s", 9), (D, COLOURS[2], "o", 5)):
         rates = [
             np.mean(column(where(found, m=m, columns=columns), "error") <= SUCCESS) for m in sizes
         ]
-        few.plot(sizes, rates, color=colour, marker=marker, label=f"{columns} columns")
+        few.plot(sizes, rates, color=colour, marker=marker, ms=size, label=f"{columns} columns")
     few.set_xlabel("measurements")
     few.set_ylabel(f"share with an error below {SUCCESS:g}")
     few.set_ylim(-0.05, 1.05)
