@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.cli.methods import catalogue as every_method
-from thalweg.cli.methods import problem_names, source
+from thalweg.cli.methods import source
 from thalweg.core.catalogue import (
     Choice,
     Entry,
     LogUniform,
     OneMinusLogUniform,
     Uniform,
+    names_of,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,7 +82,7 @@ def section(e: Entry) -> str:
         lines += [f"![The path of {e.name} down a curved valley]({picture})", ""]
     facts = {
         "source": source(e),
-        "solves": ", ".join(f"`{name}`" for name in problem_names(e)),
+        "solves": ", ".join(f"`{name}`" for name in names_of(e.problems)),
         "memory": e.memory,
         "needs": ", ".join(e.needs),
         "tuned over": "; ".join(axes(e.search_space)),

@@ -23,13 +23,18 @@ def compare(
             show_default=False,
             help="PROBLEM: a built-in name, path.py[:name] or package.module:name; default "
             "digits-mlp. METHODS: names of the catalogue, with values in brackets if they are to "
-            "be fixed, or module:Class; default six of ours. "
+            "be fixed, or module:name; default six optimizers, or all solvers of the problem. "
             "A first word that is a method is one, and the problem is the default.",
         ),
     ] = None,
     budget: Annotated[
-        str, typer.Option(help="Length of one run: 300steps, 20epochs or 30s.")
-    ] = "420steps",
+        str | None,
+        typer.Option(
+            show_default=False,
+            help="Length of one run: 300steps, 20epochs or 30s. Default: 420steps of training, "
+            "500steps of a solver.",
+        ),
+    ] = None,
     trials: Annotated[int, typer.Option(help="Tuning trials of each method.")] = 12,
     seeds: Annotated[int, typer.Option(help="Seeds each tuned method is measured on.")] = 10,
     reference: Annotated[
@@ -112,6 +117,7 @@ def compare(
       thalweg compare
       thalweg compare digits-mlp adamw lion salsa --seeds 20 -j 2
       thalweg compare my_problem.py 'lion[lr=1e-4]' torch.optim:AdamW --budget 20epochs
+      thalweg compare completion-200 scaled_gradient alternating_minimization
       thalweg compare --data table.csv --target price --model mlp:64,64
       thalweg compare --init my_problem.py
       thalweg compare --check my_problem.py

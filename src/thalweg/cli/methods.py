@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,6 +55,7 @@ def catalogue() -> list[Entry]:
 def facts(entry: Entry) -> dict[str, Any]:
     """One line of the catalogue as JSON."""
     from thalweg.compare.methods import describe_axis
+    from thalweg.core.catalogue import names_of
 
     return {
         "name": entry.name,
@@ -66,24 +66,9 @@ def facts(entry: Entry) -> dict[str, Any]:
         "year": entry.year,
         "memory": entry.memory,
         "needs": list(entry.needs),
-        "problems": problem_names(entry),
+        "problems": names_of(entry.problems),
         "search_space": [describe_axis(name, axis) for name, axis in entry.search_space.items()],
     }
-
-
-def problem_names(entry: Entry) -> list[str]:
-    """The problems a solver takes, an abstract one as those that are derived from it.
-
-    Examples
-    --------
-    >>> from thalweg.core.catalogue import find
-    >>> problem_names(find("alternating_minimization", catalogue()))
-    ['MatrixCompletion']
-    """
-    found: set[type] = set()
-    for problem in entry.problems:
-        found |= set(problem.__subclasses__()) if inspect.isabstract(problem) else {problem}
-    return sorted(problem.__name__ for problem in found)
 
 
 def plain(summary: str) -> str:
@@ -115,6 +100,8 @@ def _print_table(entries: list[Entry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from thalweg.core.catalogue import names_of
+
     console = Console()
     if not console.is_terminal:  # a pipe has no width: one line a method
         console = Console(width=max(console.width, 240))
@@ -125,7 +112,7 @@ def _print_table(entries: list[Entry]) -> None:
         table.add_row()
         table.add_row(Text(family, style="bold"))
         for entry in members:
-            solved = ", ".join(problem_names(entry))
+            solved = ", ".join(names_of(entry.problems))
             what = plain(entry.summary) + (f" (for {solved})" if solved else "")
             cells = (entry.name, what, entry.memory, source(entry))
             table.add_row(*map(Text, cells))

@@ -40,17 +40,18 @@ def _is_problem(word: str) -> bool:
     if ":" in word:
         return not _names_a_method(word)
 
-    from thalweg.compare.methods import entries
+    from thalweg.compare.methods import entries, solvers
+    from thalweg.compare.problems import builtin
     from thalweg.core.catalogue import find
-    from thalweg.data.problems import builtin
 
     problems = builtin()
     if word in problems:
         return True
+    methods = [*entries(), *solvers()]
     try:
-        find(word, entries())
+        find(word, methods)
     except ValueError:
-        raise _unknown(word, list(problems), [entry.name for entry in entries()]) from None
+        raise _unknown(word, list(problems), [entry.name for entry in methods]) from None
     return False
 
 
@@ -60,7 +61,7 @@ def is_file(word: str) -> bool:
 
 
 def _names_a_method(word: str) -> bool:
-    """Whether ``module:name`` is a class with steps; by its capital if it cannot be imported."""
+    """Whether ``module:name`` is a class with steps or a solver; else by its capital."""
     module_name, _, name = word.partition(":")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
@@ -70,7 +71,12 @@ def _names_a_method(word: str) -> bool:
             found = getattr(found, part)
     except Exception:  # whoever gets the word next tells what is wrong with it
         return name[:1].isupper()
-    return isinstance(found, type) and callable(getattr(found, "step", None))
+    if isinstance(found, type):
+        return callable(getattr(found, "step", None))
+
+    from thalweg.compare.methods import is_solver
+
+    return is_solver(found)
 
 
 def _unknown(word: str, problems: Sequence[str], methods: Sequence[str]) -> BadInput:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,7 +40,7 @@ class Contender:
     spec
         What the user typed (or ``module:Class``).
     target
-        The optimizer class.
+        The optimizer class, or the solver: a function ``method(problem, ...) -> Result``.
     place
         Where it is imported from, ``module:Class``.
     fixed
@@ -57,7 +57,7 @@ class Contender:
 
     name: str
     spec: str
-    target: type
+    target: Any
     place: str
     fixed: Mapping[str, Any] = field(default_factory=dict)
     space: Mapping[str, Axis] = field(default_factory=dict)
@@ -69,6 +69,12 @@ class Contender:
     year: int | None = None
     memory: str = ""
     needs: tuple[str, ...] = ()
+    problems: tuple[type, ...] = ()
+
+    @property
+    def solves(self) -> bool:
+        """Whether it is a solver: it takes a problem, and not a network's parameters."""
+        return not isinstance(self.target, type)
 
     @property
     def key(self) -> str:
@@ -102,20 +108,24 @@ class Contender:
         return arguments
 
 
-def resolve(methods: Sequence[str | type] | str | type | None) -> list[Contender]:
+Method = str | Callable[..., Any]
+"""How a method is named: a word, an optimizer class, or a solver."""
+
+
+def resolve(methods: Sequence[Method] | Method | None) -> list[Contender]:
     """The contenders of a race; every name is unique.
 
     Parameters
     ----------
     methods
-        Catalogue names, ``"adam[lr=1e-3,betas=(0.9,0.99)]"``, ``"package.module:Class"``,
-        optimizer classes. None: six of the catalogue.
+        Catalogue names, ``"adam[lr=1e-3,betas=(0.9,0.99)]"``, ``"package.module:name"``,
+        optimizer classes, solvers. None: six optimizers of the catalogue.
 
     Raises
     ------
     BadInput
-        If a method is unknown (the nearest name is suggested), cannot be imported, is not an
-        optimizer class, or a value does not fit its signature.
+        If a method is unknown (the nearest name is suggested), cannot be imported, is neither an
+        optimizer class nor a solver, or a value does not fit its signature.
 
     Examples
     --------
@@ -124,24 +134,24 @@ def resolve(methods: Sequence[str | type] | str | type | None) -> list[Contender
     """
     if methods is None:
         methods = _default_methods()
-    elif isinstance(methods, str | type):
+    elif isinstance(methods, str) or callable(methods):
         methods = [methods]
     if not methods:
         raise BadInput("methods must name at least one method, got none")
     return _distinct([_contender(method) for method in methods])
 
 
-def _contender(method: str | type) -> Contender:
+def _contender(method: Method) -> Contender:
     if isinstance(method, str):
         word, fixed = _parse(method)
         target, spec = _find(word), method.strip()
-    elif isinstance(method, type):
+    elif isinstance(method, type) or inspect.isfunction(method):
         target, fixed, spec = method, {}, f"{method.__module__}:{method.__qualname__}"
         word = method.__name__
-        _optimizer_class(word, method)
+        _can_race(word, method)
     else:
         raise BadInput(
-            "a method must be a name, 'module:Class' or an optimizer class, "
+            "a method must be a name, 'module:name', an optimizer class or a solver, "
             f"got {method!r} of type {type(method).__name__}"
         )
     signature = _signature_defaults(target)
@@ -172,8 +182,9 @@ def _contender(method: str | type) -> Contender:
         year=getattr(target, "year", None),
         memory=str(getattr(target, "memory", "") or ""),
         needs=tuple(getattr(target, "needs", ()) or ()),
+        problems=tuple(getattr(target, "problems", ()) or ()),
     )
-    if fixed:
+    if fixed and not contender.solves:  # a solver's values are checked on its problem
         _check_values(contender)
     return contender
 
@@ -206,31 +217,42 @@ def _parse(method: str) -> tuple[str, dict[str, Any]]:
     return word, fixed
 
 
-def _find(word: str) -> type:
+def _find(word: str) -> Any:
     if ":" in word:
         module_name, _, class_name = word.partition(":")
         module = _import(module_name, word)
         target = module
         for part in class_name.split("."):
             if not hasattr(target, part):
-                names = [n for n, v in vars(module).items() if isinstance(v, type)]
+                names = [n for n, v in vars(module).items() if isinstance(v, type) or is_solver(v)]
                 raise BadInput(
                     f"module {module_name!r} has no {class_name!r}"
                     f"{check.did_you_mean(class_name, names)}"
                 )
             target = getattr(target, part)
-        return _optimizer_class(word, target)
+        return _can_race(word, target)
     try:
-        return catalogue.find(word, entries()).target
+        return catalogue.find(word, [*entries(), *solvers()]).target
     except ValueError as error:
         raise BadInput(str(error)) from error
 
 
-def _optimizer_class(word: str, target: Any) -> type:
+def _can_race(word: str, target: Any) -> Any:
     """`target`, if it can race: modules and estimators of the catalogue cannot."""
-    if not isinstance(target, type) or not callable(getattr(target, "step", None)):
-        raise BadInput(f"{word!r} must be an optimizer class with a method step(), got {target!r}")
+    steps = isinstance(target, type) and callable(getattr(target, "step", None))
+    if not steps and not is_solver(target):
+        raise BadInput(
+            f"{word!r} must be an optimizer class with a method step(), or a solver "
+            f"method(problem, *, callback=None, ...) -> Result; got {target!r}"
+        )
     return target
+
+
+def is_solver(target: Any) -> bool:
+    """Whether it is a function that says which problems it solves, or lets itself be watched."""
+    return inspect.isfunction(target) and (
+        hasattr(target, "problems") or "callback" in inspect.signature(target).parameters
+    )
 
 
 def _import(name: str, word: str) -> Any:
@@ -266,6 +288,14 @@ def entries() -> tuple[catalogue.Entry, ...]:
     return tuple(catalogue.collect(optim)) if hasattr(optim, "__all__") else ()
 
 
+@functools.cache
+def solvers() -> tuple[catalogue.Entry, ...]:
+    """The catalogue of solvers."""
+    import thalweg.solve.recovery
+
+    return tuple(catalogue.collect(thalweg.solve.recovery))
+
+
 def _default_methods() -> list[str]:
     known = {entry.name.lower() for entry in entries()}
     wanted = [*DEFAULT_METHODS, *_SPARE_METHODS]
@@ -292,15 +322,17 @@ def _distinct(contenders: list[Contender]) -> list[Contender]:
 # -------------------------------------------------------------------------------------- spaces
 
 
-def search_space(target: type) -> dict[str, Axis]:
+def search_space(target: Any) -> dict[str, Axis]:
     """The axes `target` is tuned over: what it declares, else what its signature suggests.
 
     A foreign class of the name of one of ours gets our space, so that the two race fairly.
     """
     declared = getattr(target, "search_space", None)
-    if isinstance(declared, Mapping) and (_ours(target) or _declares_itself(target)):
+    if isinstance(declared, Mapping) and (
+        not isinstance(target, type) or _ours(target) or _declares_itself(target)
+    ):
         return dict(declared)
-    if target.__name__ in _PARAMETER_FREE:
+    if target.__name__ in _PARAMETER_FREE or not isinstance(target, type):
         return {}
     signature = _signature_defaults(target)
     twin = next((e for e in entries() if e.name.lower() == target.__name__.lower()), None)
@@ -337,14 +369,16 @@ def describe_axis(name: str, axis: Axis) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------- signatures
 
 
-def parameters_of(target: type) -> Mapping[str, inspect.Parameter]:
-    """The arguments of the constructor, without self and the parameters."""
+def parameters_of(target: Any) -> Mapping[str, inspect.Parameter]:
+    """The arguments of the constructor without self and the parameters; without the problem."""
+    if not isinstance(target, type):
+        return dict(list(inspect.signature(target).parameters.items())[1:])
     names = list(inspect.signature(target.__init__).parameters.items())[2:]  # type: ignore[misc]
     return dict(names)
 
 
 @functools.cache
-def _signature_defaults(target: type) -> dict[str, Any]:
+def _signature_defaults(target: Any) -> dict[str, Any]:
     """Argument to default; None where there is no default."""
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return {
@@ -354,7 +388,7 @@ def _signature_defaults(target: type) -> dict[str, Any]:
     }
 
 
-def _check_fixed(spec: str, target: type, fixed: Mapping[str, Any]) -> None:
+def _check_fixed(spec: str, target: Any, fixed: Mapping[str, Any]) -> None:
     known = _signature_defaults(target)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters_of(target).values())
     for name in fixed:
@@ -391,16 +425,16 @@ def _plain(value: Any) -> bool:
     return isinstance(value, bool | int | float | str)
 
 
-def _ours(target: type) -> bool:
+def _ours(target: Any) -> bool:
     return target.__module__.split(".", 1)[0] == "thalweg"
 
 
-def _first_line(target: type) -> str:
+def _first_line(target: Any) -> str:
     return (inspect.getdoc(target) or "").split("\n", 1)[0].rstrip(".")
 
 
 @functools.cache
-def _version(target: type) -> str:
+def _version(target: Any) -> str:
     package = target.__module__.split(".", 1)[0]
     try:
         version = importlib.metadata.version(package.replace("_", "-"))

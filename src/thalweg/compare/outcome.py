@@ -27,9 +27,13 @@ def deciding(rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> lis
 
 
 def scale(facts: Mapping[str, Any], values: Mapping[str, Sequence[float]]) -> str:
-    """Ratios for losses > 0; differences for rates, scores and what can be <= 0."""
+    """Ratios for losses > 0; differences for rates, scores and what can be <= 0.
+
+    The relative error of a solver is no rate: 1e-3 against 1e-6 is a factor of a thousand.
+    """
     positive = all(v > 0 for column in values.values() for v in column)
-    loss = facts["goal"] == "min" and not _RATE.search(facts["metric"])
+    solved = facts.get("kind") == "solver"
+    loss = facts["goal"] == "min" and (solved or not _RATE.search(facts["metric"]))
     return "ratio" if loss and positive and facts["positive"] else "difference"
 
 
@@ -135,6 +139,8 @@ def median(values: Sequence[float]) -> float:
 
 def measure(facts: Mapping[str, Any]) -> str:
     """What decides, in words: ``test loss``."""
+    if facts.get("kind") == "solver":
+        return str(facts.get("decided_by") or facts["metric"])
     return f"{'test' if facts['has_test'] else 'training'} {facts['metric']}"
 
 

@@ -12,23 +12,27 @@ import re
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from thalweg.compare import solver_problems, solving
 from thalweg.compare.errors import BadInput, one_line, own_traceback
 from thalweg.compare.run import one_thread
 from thalweg.compare.schedule import batches
 from thalweg.core import Training, check, seeded_rng
+from thalweg.data import problems
 
 DEFAULT_PROBLEM = "digits-mlp"
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A function of the seed that builds a `Training`, and where it came from.
+    """A function of the seed that builds what is raced on, and where it came from.
+
+    It builds a `Training`, or a problem that solvers take, such as a `MatrixCompletion`.
 
     It travels to workers as a function, or as the text of the user's file: a worker runs what was
     read when the race began, whatever happens to the file meanwhile.
@@ -40,40 +44,40 @@ class Problem:
     source
         What the user typed, so that one command can repeat a run; None for a function object.
     function
-        ``function(seed) -> Training``, for problems that can be imported.
+        ``function(seed)``, for problems that can be imported.
     path, text, attribute
         The user's file, its content, and the function's name in it.
     """
 
     name: str
     source: str | None = None
-    function: Callable[[int], Training] | None = None
+    function: Callable[[int], Any] | None = None
     path: str | None = None
     text: str | None = None
     attribute: str = "problem"
     hash: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def callable(self) -> Callable[[int], Training]:
-        """``problem(seed) -> Training``."""
+    def callable(self) -> Callable[[int], Any]:
+        """``problem(seed)``."""
         if self.function is not None:
             return self.function
         assert self.path is not None and self.text is not None
         return getattr(_run_file(self.path, self.text), self.attribute)
 
-    def __call__(self, seed: int) -> Training:
+    def __call__(self, seed: int) -> Any:
         with seeded_rng(seed):
             return self.callable()(seed)
 
 
-def load(problem: str | Callable[[int], Training] | None, *, inspect_it: bool = True) -> Problem:
+def load(problem: str | Callable[[int], Any] | None, *, inspect_it: bool = True) -> Problem:
     """The problem called `problem`; the first that fits wins.
 
     Parameters
     ----------
     problem
         None (``digits-mlp``), a built-in name, ``path.py[:name]``, ``package.module:name``, or a
-        callable ``problem(seed) -> Training``.
+        callable ``problem(seed)`` that returns a `Training` or a problem for solvers.
     inspect_it
         Build it twice with one seed and make sure that it is a problem that can be raced.
 
@@ -92,6 +96,13 @@ def _load(problem: Any) -> Problem:
             "problem must be a function of the seed that returns a Training, got one Training: "
             "wrap its construction in `def problem(seed): ...` so that every run starts afresh"
         )
+    if solving.is_problem(problem):
+        kind = type(problem).__name__
+        raise BadInput(
+            f"problem must be a function of the seed that returns a {kind}, got one {kind}: write "
+            "`def problem(seed): ...`, which may draw a fresh instance, or hold out other data, "
+            "for every seed"
+        )
     if callable(problem):
         name = getattr(problem, "__name__", None) or getattr(problem, "name", None)
         return Problem(str(name or type(problem).__name__).strip("<>"), None, problem)
@@ -101,29 +112,24 @@ def _load(problem: Any) -> Problem:
             f"function problem(seed) -> Training, got {problem!r}"
         )
     word = str(problem).strip()
-    builtin = _builtin()
-    if word in builtin:
-        return Problem(word, word, builtin[word])
+    known = builtin()
+    if word in known:
+        return Problem(word, word, known[word])
     match = re.fullmatch(r"(.*\.py)(?::(\w+))?", word)
     if match is not None:
         return _from_file(word, Path(match.group(1)), match.group(2) or "problem")
     if ":" in word:
         return _from_module(word)
     raise BadInput(
-        f"unknown problem {word!r}{check.did_you_mean(word, builtin)}; the built-in ones are "
-        f"{', '.join(builtin) or 'not installed'}, and 'path.py', 'path.py:name' or "
+        f"unknown problem {word!r}{check.did_you_mean(word, known)}; the built-in ones are "
+        f"{', '.join(known) or 'not installed'}, and 'path.py', 'path.py:name' or "
         "'package.module:name' names one of your own"
     )
 
 
-def _builtin() -> dict[str, Callable[[int], Training]]:
-    try:
-        module = importlib.import_module("thalweg.data.problems")
-    except ModuleNotFoundError as error:
-        if error.name not in ("thalweg.data", "thalweg.data.problems"):
-            raise
-        return {}
-    return dict(module.builtin())
+def builtin() -> dict[str, Callable[[int], Any]]:
+    """The built-in problems by name: networks first, then those that solvers take."""
+    return {**problems.builtin(), **solver_problems.builtin()}
 
 
 def _from_file(word: str, path: Path, attribute: str) -> Problem:
@@ -148,7 +154,8 @@ def _from_file(word: str, path: Path, attribute: str) -> Problem:
         listed = f"; it defines {', '.join(names)}" if names else ""
         raise BadInput(
             f"{path} has no function {attribute!r}: define `def {attribute}(seed): ...` that "
-            f"returns a thalweg.Training, or name another one as {path}:name{listed}"
+            "returns a thalweg.Training or a problem to solve, or name another one as "
+            f"{path}:name{listed}"
             f"{check.did_you_mean(attribute, names)}"
         )
     name = path.stem if attribute == "problem" else f"{path.stem}:{attribute}"
@@ -203,9 +210,13 @@ def _run_file(path: str, text: str) -> types.ModuleType:
 
 def _inspected(problem: Problem) -> Problem:
     """`problem` with its hash and facts, after two builds with one seed agreed."""
+    built = call(problem, 0)
+    if solving.is_problem(built):
+        facts = solving.facts_of(problem, built, call(problem, 0), call(problem, 1))
+        told = f"{_source_text(problem)}\0{solving.fingerprint(built)}\0{facts['metric']}"
+        return _with(problem, told, facts)
     losses, first = [], None
-    for _ in range(2):
-        training = build(problem, 0)
+    for training in (_training(problem, 0, built), build(problem, 0)):
         first = training if first is None else first
         losses.append(first_loss(problem, training))
     if losses[0] != losses[1]:
@@ -231,33 +242,40 @@ def _inspected(problem: Problem) -> Problem:
         "minimum": first.minimum,
         "device": str(next(first.model.parameters()).device),
     }
+    return _with(problem, told, facts)
+
+
+def _with(problem: Problem, told: str, facts: dict[str, Any]) -> Problem:
     digest = hashlib.sha256(told.encode()).hexdigest()[:16]
-    return Problem(
-        problem.name,
-        problem.source,
-        problem.function,
-        problem.path,
-        problem.text,
-        problem.attribute,
-        digest,
-        facts,
-    )
+    return replace(problem, hash=digest, facts=facts)
 
 
-def build(problem: Problem, seed: int) -> Training:
+def call(problem: Problem, seed: int) -> Any:
     """``problem(seed)``, or BadInput with the user's own traceback."""
     try:
-        training = problem(seed)
+        return problem(seed)
     except Exception as error:
         raise BadInput(
             f"{problem.name}({seed}) raised {one_line(error)}", own_traceback(error)
         ) from error
-    if not isinstance(training, Training):
+
+
+def build(problem: Problem, seed: int) -> Training:
+    """``problem(seed)`` where a network is needed; BadInput where it is something else."""
+    return _training(problem, seed, call(problem, seed))
+
+
+def _training(problem: Problem, seed: int, built: Any) -> Training:
+    if solving.is_problem(built):
         raise BadInput(
-            f"{problem.name}({seed}) must return a thalweg.Training(model, loss, data, ...), "
-            f"got {type(training).__name__}"
+            f"{problem.name} is a {type(built).__name__}, which solvers take: this is for networks"
         )
-    return training
+    if not isinstance(built, Training):
+        raise BadInput(
+            f"{problem.name}({seed}) must return a thalweg.Training(model, loss, data, ...) or a "
+            f"problem for solvers, as MatrixCompletion(...), got {type(built).__name__}"
+        )
+    return built
 
 
 def first_loss(problem: Problem, training: Training) -> float:

@@ -13,8 +13,9 @@ from typing import Any
 from thalweg.compare import summary as summaries
 from thalweg.compare import tune
 from thalweg.compare.ending import Endings
+from thalweg.compare.entrants import budget_of, entrants
 from thalweg.compare.errors import BadInput
-from thalweg.compare.methods import Contender, resolve
+from thalweg.compare.methods import Contender, Method, resolve
 from thalweg.compare.plan import (
     DEFAULT_SEEDS,
     TUNING_SEED,
@@ -26,11 +27,11 @@ from thalweg.compare.plan import (
     job,
     what_is_asked,
 )
-from thalweg.compare.problems import Problem, load
+from thalweg.compare.problems import Problem
 from thalweg.compare.record import read
 from thalweg.compare.run import run_job
 from thalweg.compare.workers import BACKENDS, Interrupt, release, run_all
-from thalweg.core import Training, check
+from thalweg.core import check
 
 BASELINE_BUDGET = Budget(0.3, "s")
 """How long torch's fused AdamW runs to be timed."""
@@ -84,10 +85,10 @@ class Race:
 
 
 def compare(
-    problem: str | Callable[[int], Training] | None = None,
-    methods: Sequence[str | type] | str | type | None = None,
+    problem: str | Callable[[int], Any] | None = None,
+    methods: Sequence[Method] | Method | None = None,
     *,
-    budget: str | int = "420steps",
+    budget: str | int | None = None,
     trials: int = 12,
     seeds: int = 10,
     reference: str | None = None,
@@ -112,12 +113,14 @@ def compare(
     ----------
     problem
         A built-in name (default ``"digits-mlp"``), ``"path.py[:name]"``,
-        ``"package.module:name"`` or a function ``problem(seed) -> Training``.
+        ``"package.module:name"`` or a function ``problem(seed)``. It returns a `Training`, on
+        which optimizers race, or a problem such as a `MatrixCompletion`, on which solvers do.
     methods
         Catalogue names, with values inline as in ``"lion[lr=1e-4]"``, ``"torch.optim:AdamW"``,
-        or optimizer classes. Default: six of the catalogue.
+        optimizer classes, or solvers. Default: six optimizers, or every solver of the problem.
     budget
-        Of every run: ``"300steps"``, ``"20epochs"`` or ``"30s"`` of training.
+        Of every run: ``"300steps"``, ``"20epochs"`` or ``"30s"``. Default: 420 steps of training,
+        or 500 of a solver, whose run ends earlier when it is solved.
     trials
         Tuning points per method, >= 0; 0 measures every method at its defaults.
     seeds
@@ -136,8 +139,8 @@ def compare(
     exclusive
         Run the measured stage once more, one run at a time, for its times.
     inspect
-        Say what kind of point each method has reached. Default: if that costs less than a fifth of
-        the race.
+        Say what kind of point each optimizer has reached. Default: if that costs less than a fifth
+        of the race.
     single_file
         Inline everything into the report's page.
     on_event
@@ -166,7 +169,8 @@ def compare(
     (0, 1)
     """
     _check_numbers(trials=(trials, 0), seeds=(seeds, 1), points=(points, 2))
-    length = Budget.parse(budget)
+    if budget is not None:
+        Budget.parse(budget)  # what is no budget is told before the problem is built
     workers = _workers(jobs, backend)
     try:
         check.choice("backend", backend, BACKENDS)
@@ -174,10 +178,12 @@ def compare(
             check.number("margin", margin, ge=0)
     except (ValueError, TypeError) as error:
         raise BadInput(str(error)) from error
-    contenders = resolve(methods)
+    loaded, contenders = entrants(problem, methods)
+    length = budget_of(budget, loaded)
+    if inspect and loaded.facts.get("kind") == "solver":
+        raise BadInput(f"inspect is for networks, and {loaded.name} is a {loaded.facts['class']}")
     if reference is not None:
         reference = _named(reference, contenders)
-    loaded = load(problem)
     asked = what_is_asked(loaded, contenders, length, trials, points, reference, margin)
     place = Path(directory) if directory is not None else default_directory(asked)
     plan = Plan(place, asked, seeds).open()
@@ -265,7 +271,8 @@ class _Race:
         ends = [read(self.plan.directory, j.id) for j in trials]
         metric = self.problem.facts["metric"]
         finals = [lines[-1]["final"].get(metric) if lines else None for lines in ends]
-        best = tune.best_trial(finals, self.problem.facts["goal"])
+        steps = [lines[-1]["steps"] if lines else 0 for lines in ends]
+        best = tune.best_trial(finals, self.problem.facts["goal"], steps)
         return dict(trials[best].values) if best is not None else contender.default_values()
 
     def _run(self, jobs: Sequence[Job], interrupt: Interrupt) -> None:
@@ -313,8 +320,9 @@ class _Race:
         self.on_event({**event, "done": self.done, "total": self.total})
 
     def inspect(self, interrupt: Interrupt, wanted: bool | None, workers: int) -> None:
-        """Certify the end points of a finished race."""
-        if interrupt.asked or self.done < self.total:
+        """Certify the end points of a finished race of optimizers."""
+        solved = self.problem.facts.get("kind") == "solver"
+        if solved or interrupt.asked or self.done < self.total:
             return
         endings = Endings(self.plan, self.problem, self.by_name)
         if endings.wanted(wanted, max(1, workers)):
@@ -323,7 +331,8 @@ class _Race:
 
     def _baseline(self, interrupt: Interrupt) -> None:
         """Milliseconds per step of torch's fused AdamW on this model, for the cost ratios."""
-        if interrupt.asked or self.plan.baseline_ms is not None:
+        solved = self.problem.facts.get("kind") == "solver"
+        if solved or interrupt.asked or self.plan.baseline_ms is not None:
             return
         fused = resolve("torch.optim:AdamW[fused=True]")[0]
         brief = job(self.problem, fused, "tune", 1, BASELINE_BUDGET, 2, {})

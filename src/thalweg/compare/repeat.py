@@ -12,7 +12,7 @@ from thalweg.compare.errors import BadInput
 from thalweg.compare.methods import resolve
 from thalweg.compare.plan import Job
 from thalweg.compare.problems import load
-from thalweg.compare.run import run_job
+from thalweg.compare.solving import run_job
 from thalweg.core import Training
 
 

@@ -31,7 +31,7 @@ TOO_LARGE = 1e3
 """A loss this many times max(1, |first loss|) above the first one has diverged."""
 
 # Jobs seed the global generators: two in one process (threads of a dask worker) take turns.
-_one_at_a_time = threading.Lock()
+one_at_a_time = threading.Lock()
 
 
 class Diverged(ArithmeticError):
@@ -57,7 +57,7 @@ def run_job(job: Job, contender: Contender, problem: Problem) -> str:
         One JSON object a line; the last one has ``"kind": "end"``.
     """
     record = Record()
-    with _one_at_a_time, one_thread(), seeded_rng(job.seed):
+    with one_at_a_time, one_thread(), seeded_rng(job.seed):
         try:
             _train(job, contender, problem, record)
             record.end("done")
@@ -81,7 +81,7 @@ def end_point(job: Job, contender: Contender, problem: Problem, steps: int) -> T
         How many it made (a budget in seconds may allow others another time).
     """
     again = dataclasses.replace(job, budget=f"{steps}steps", points=2)
-    with _one_at_a_time, one_thread(), seeded_rng(job.seed):
+    with one_at_a_time, one_thread(), seeded_rng(job.seed):
         training, optimizer = _train(again, contender, problem, Record())
         _set_mode(optimizer, "eval")
     return training
@@ -207,7 +207,7 @@ def needs_closure(contender: Contender) -> bool:
     """Whether step() wants a closure: declared, or a `closure` argument without a default."""
     if "closure" in contender.needs:
         return True
-    closure = inspect.signature(contender.target.step).parameters.get("closure")  # type: ignore[attr-defined]
+    closure = inspect.signature(contender.target.step).parameters.get("closure")
     return closure is not None and closure.default is closure.empty
 
 

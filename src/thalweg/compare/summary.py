@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thalweg.compare import outcome, statistics, tune
+from thalweg.compare import outcome, solved, statistics, tune
 from thalweg.compare.ending import Endings
 from thalweg.compare.methods import Contender, describe_axis
 from thalweg.compare.plan import (
@@ -89,6 +89,7 @@ def summary(
     """The content of summary.json (schema ``thalweg.race/1``)."""
     facts = problem.facts
     methods = [_method(c, plan, facts, runs) for c in contenders]
+    solvers = facts.get("kind") == "solver"
     ending = Endings(plan, problem, {c.name: c for c in contenders}).found()
     for method in methods:
         method["certificate"] = ending["certificates"].get(method["name"])
@@ -96,6 +97,9 @@ def summary(
     measured = [m["runs"] for m in methods]
     complete = all(len(rows) == plan.seeds for rows in measured)
     values = {m["name"]: outcome.deciding(m["runs"], facts) for m in methods}
+    if solvers and complete and solved.by_all(facts, values):
+        facts = {**facts, "decided_by": f"time to {solved.named(facts, facts['solved'])}"}
+        values = {m["name"]: solved.note_arrivals(m, facts["solved"]) for m in methods}
     scale = outcome.scale(facts, values)
     verdicts, answer, look = outcome.verdicts(
         plan, facts, values, scale, complete, len(runs), total
@@ -104,6 +108,8 @@ def summary(
     target = (
         None if not medians or not math.isfinite(plain.median(medians)) else plain.median(medians)
     )
+    if solvers and verdicts:
+        answer += solved.answer(facts, methods, target)
     return {
         "schema": SCHEMA,
         "title": f"{facts['title']}: {_counted(len(methods), 'method')}",
@@ -117,6 +123,7 @@ def summary(
             "scale": scale,
             "parameters": facts["parameters"],
             "hash": problem.hash,
+            **({k: facts.get(k) for k in solved.FACTS} if solvers else {}),
         },
         "protocol": {
             "budget": str(budget),
@@ -174,7 +181,7 @@ def _method(
         defaults = measured[:DEFAULT_SEEDS]
     tuned = dict(stages["measure"][0].values) if stages["measure"] else {}
     finished = [t["validation"] for t in trials]
-    best = tune.best_trial(finished, facts["goal"])
+    best = tune.best_trial(finished, facts["goal"], [t["steps"] for t in trials])
     every = best is not None and all(t["status"] != "missing" for t in trials)
     cost_runs = [runs[row["id"]][-1] for row in measured]
     return {
@@ -202,11 +209,12 @@ def _method(
 
 
 def _trial(job: Job, lines: Lines | None, metric: str) -> dict[str, Any]:
-    end = lines[-1] if lines else {"status": "missing", "reason": None, "final": {}}
+    end = lines[-1] if lines else {"status": "missing", "reason": None, "final": {}, "steps": 0}
     return {
         "id": job.id,
         "values": dict(job.values),
         "validation": end["final"].get(metric),
+        "steps": end["steps"],
         "status": end["status"],
         "reason": end["reason"],
     }
@@ -270,6 +278,12 @@ def _cost(ends: Sequence[Mapping[str, Any]], baseline_ms: float | None) -> dict[
 
 
 def _question(facts: Mapping[str, Any], methods: Sequence[Any], budget: Budget) -> str:
+    if facts.get("kind") == "solver":
+        return (
+            f"Which of {_counted(len(methods), 'solver')}, tuned equally, brings {facts['title']} "
+            f"to the lowest {facts['metric']}, or first to {facts['solved']:.2g}, within "
+            f"{budget.words.removesuffix(' of training')}?"
+        )
     extreme = "lowest" if facts["goal"] == "min" else "highest"
     return (
         f"Which of {_counted(len(methods), 'method')}, tuned equally, ends {facts['title']} "

@@ -59,13 +59,25 @@ def values_at(space: Mapping[str, Axis], u: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def best_trial(validation: Sequence[float | None], goal: str) -> int | None:
-    """The trial that is best by validation; the first of equals; None if none finished."""
+def best_trial(
+    validation: Sequence[float | None], goal: str, steps: Sequence[int] | None = None
+) -> int | None:
+    """The trial that is best by validation; None if none finished.
+
+    Of equals it is the one that took the fewest `steps` (a solver's run ends when it is solved),
+    and then the first.
+
+    Examples
+    --------
+    >>> best_trial([1e-8, None, 1e-8], "min", [40, 7, 25])
+    2
+    """
     finished = [i for i, v in enumerate(validation) if v is not None and math.isfinite(v)]
     if not finished:
         return None
     sign = 1.0 if goal == "min" else -1.0
-    return min(finished, key=lambda i: sign * validation[i])  # type: ignore[operator]
+    taken = steps if steps is not None else [0] * len(validation)
+    return min(finished, key=lambda i: (sign * validation[i], taken[i]))  # type: ignore[operator]
 
 
 def edges(

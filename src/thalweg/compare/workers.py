@@ -15,7 +15,7 @@ from thalweg.compare.errors import BadInput, one_line
 from thalweg.compare.methods import Contender
 from thalweg.compare.plan import Job, cannot_write
 from thalweg.compare.record import read, store
-from thalweg.compare.run import run_job
+from thalweg.compare.solving import run_job
 
 if TYPE_CHECKING:
     from thalweg.compare.problems import Problem

@@ -178,6 +178,20 @@ def entry(target: Any) -> Entry:
     )
 
 
+def names_of(problems: Sequence[type]) -> list[str]:
+    """The names of classes of problems, an abstract one as those that are derived from it.
+
+    Examples
+    --------
+    >>> names_of([dict, Entry])
+    ['Entry', 'dict']
+    """
+    found: set[type] = set()
+    for problem in problems:
+        found |= set(problem.__subclasses__()) if inspect.isabstract(problem) else {problem}
+    return sorted(problem.__name__ for problem in found)
+
+
 def collect(*modules: ModuleType) -> list[Entry]:
     """The catalogue of everything public in `modules` that declares a paper, by family and year."""
     found = [

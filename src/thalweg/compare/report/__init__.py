@@ -64,6 +64,7 @@ def write(summary: Mapping[str, Any], directory: str | Path, single_file: bool =
         failures=tables.failures(summary),
         margin=verdicts.margin(summary),
         labels=drawn["labels"],
+        solver=summary["problem"].get("kind") == "solver",
         level=f"{100 * (1 - summary['protocol']['alpha']):g}",
         csv="data:text/csv;charset=utf-8;base64," + base64.b64encode(csv).decode(),
     )

@@ -1,5 +1,6 @@
 // The charts: each returns {traces, layout} from `race` and `state`.
 const race = drawn;
+if (race.unit === "iterations") Object.assign(UNITS, { step: "iterations", seconds: "seconds" });
 const GOAL = race.goal === "min" ? 1 : -1;
 const better = (a, b) => (GOAL > 0 ? a < b : a > b);
 const validations = race.methods.flatMap((method) => method.runs.flatMap((run) => run.validation)).filter((v) => v !== null);

@@ -26,9 +26,18 @@ TARGETS = 401
 def labels(summary: Mapping[str, Any]) -> dict[str, str]:
     """How the page calls its three quantities, and whether there is a test metric.
 
-    ``deciding`` is what the verdicts are about: the test metric where there is one.
+    ``deciding`` is what the verdicts are about: the test metric where there is one, and the time
+    to the tolerance where every solver reaches it.
     """
     metric = summary["problem"]["metric"]
+    if summary["problem"].get("kind") == "solver":
+        decided_by = summary["problem"]["decided_by"]
+        return {
+            "deciding": f"{decided_by} (seconds)" if decided_by else metric,
+            "validation": metric,
+            "train": summary["problem"]["train"],
+            "kind": "arrival" if decided_by else "final",
+        }
     runs = [run for method in summary["methods"] for run in method["runs"]]
     if any((run.get("test") or {}).get(metric) is not None for run in runs):
         return {
@@ -48,8 +57,11 @@ def labels(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def final(run: Mapping[str, Any], metric: str, kind: str = "final") -> float | None:
-    """The last value of a run, ``"final"`` (validation) or ``"test"``; null if the run missed."""
-    value: Any = (run.get(kind) or {}).get(metric)
+    """The last value of a run, ``"final"`` (validation) or ``"test"``; null if the run missed.
+
+    ``"arrival"`` is the time a solver took to the tolerance.
+    """
+    value: Any = run.get(kind) if kind == "arrival" else (run.get(kind) or {}).get(metric)
     finite = _is_number(value) and math.isfinite(value)
     return float(value) if run["status"] == "done" and finite else None
 
@@ -152,6 +164,7 @@ def data(summary: Mapping[str, Any]) -> dict[str, Any]:
         },
         "target": _target_range(methods, goal, target),
         "jobs": protocol["jobs"],
+        "unit": "iterations" if problem.get("kind") == "solver" else "steps",
         "lines": _lines(summary),
     }
 

@@ -96,8 +96,11 @@ def tuning(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for index in figures.order(summary):
         method = summary["methods"][index]
+        # Of a solver, the basin of whichever parameter it declares first.
+        solver = problem.get("kind") == "solver"
+        axis = method["axes"][0]["name"] if solver and method["axes"] else "lr"
         basin = figures.good_basin(
-            method, "lr", problem["goal"], problem["scale"], protocol["margin"]
+            method, axis, problem["goal"], problem["scale"], protocol["margin"]
         )
         bad = [trial for trial in method["trials"] if trial["status"] != "done"]
         rows.append(
@@ -108,6 +111,7 @@ def tuning(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "tuned": text.settings(method["tuned"]),
                 "space": [f"{axis['name']}: {_axis(axis)}" for axis in method["axes"]],
                 "basin": _basin(basin),
+                "axis": axis,
                 "trials": len(method["trials"]),
                 "bad": len(bad),
                 "edge": [_edge(edge) for edge in method["edge"]],
@@ -161,6 +165,7 @@ def cost(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     for index, method in enumerate(summary["methods"]):
         spent = method.get("cost") or {}
         ratio = spent.get("ratio_to_fused_adamw")
+        ends = [run["curve"]["seconds"][-1] for run in method["runs"] if run["curve"]["seconds"]]
         rows.append(
             {
                 "index": index,
@@ -170,6 +175,7 @@ def cost(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "state": text.number(spent.get("state_bytes_per_parameter"), 3),
                 "compile": text.duration(spent.get("compile_seconds")),
                 "gradients": text.number(spent.get("gradient_evaluations")),
+                "seconds": text.duration(float(np.median(ends)) if ends else None),
                 "memory": method.get("memory") or "–",
                 "sort": spent.get("ms_per_step") or math.inf,
             }
