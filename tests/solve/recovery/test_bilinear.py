@@ -13,6 +13,7 @@ from thalweg.solve.recovery import (
     Bilinear,
     BlindDeconvolution,
     BlindDemixing,
+    CodedDiffraction,
     blind_wirtinger_flow,
     regularized_blind_descent,
 )
@@ -41,7 +42,7 @@ def dense_model(problem, z):
     rows = torch.arange(m).double()[:, None] * torch.arange(problem.width)
     B = torch.polar(torch.ones_like(rows), -2 * math.pi * rows / m) / m**0.5
     B = problem.B if isinstance(problem.B, torch.Tensor) else B
-    A = problem.sources
+    A = problem.A
     return torch.stack(
         [
             sum((B[j] @ z.h[i]) * (z.x[i].conj() @ A[i, j]) for i in range(problem.n_sources))
@@ -61,6 +62,25 @@ def test_the_model_is_the_sum_it_is_said_to_be():
     w = torch.randn(5, 30, dtype=B.dtype, generator=seeded(2))
     torch.testing.assert_close(problem.left_adjoint(w), given_rows.left_adjoint(w))
     torch.testing.assert_close(problem.left_adjoint(w), w @ B.conj())
+
+
+@pytest.mark.parametrize("s", [1, 2])
+def test_operators_are_the_matrices_they_stand_for(s):
+    masks = [CodedDiffraction.random((4, 5), 3, generator=seeded(i)) for i in range(s)]
+    eye = torch.eye(20, dtype=torch.complex128).reshape(20, 4, 5)
+    A = torch.stack([operator.forward(eye).mT for operator in masks])
+    z = BlindDemixing.random(s, 60, 3, 20, generator=seeded(9)).truth
+    dense = BlindDemixing(BlindDemixing(A[0, :, 0], A, 3).forward(z), A, 3, truth=z)
+    problem = BlindDemixing(dense.y, masks, 3, truth=z)
+    torch.testing.assert_close(problem.gain, dense.gain)
+    torch.testing.assert_close(problem.start().dense(), dense.start().dense())
+    one, two = (blind_wirtinger_flow(p, max_steps=5, tol=0.0).x for p in (problem, dense))
+    torch.testing.assert_close(one.dense(), two.dense())
+    if s == 1:
+        single = BlindDeconvolution(dense.y, masks[0], 3)
+        torch.testing.assert_close(single.forward(z), dense.y)
+    with pytest.raises(ValueError, match="operators of one size"):
+        BlindDemixing(dense.y, [masks[0], CodedDiffraction.random((4, 4), 3)], 3)
 
 
 def test_it_is_a_sum_of_convolutions():
@@ -102,8 +122,8 @@ def test_one_step_is_the_formula():
     problem = BlindDemixing.random(2, 60, 5, 4, generator=seeded(6))
     z = problem.start()
     r = problem.misfit(z)
-    y, B = dense_model(problem, z)
-    A = problem.sources
+    _, B = dense_model(problem, z)
+    A = problem.A
     new = blind_wirtinger_flow(problem, start=z, max_steps=1, tol=0.0).x
     for i in range(2):
         grad_h = B.mH @ (r * (A[i] @ z.x[i].conj()).conj())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from thalweg.core import check
+from thalweg.solve.recovery.bilinear_sources import DenseSources, OperatorSources, Sources
+from thalweg.solve.recovery.lines import Operator
 
 
 class Bilinear(NamedTuple):
@@ -52,8 +55,9 @@ class BlindDemixing:
     y
         Measurements, real or complex, shape ``(..., m)``.
     A
-        Rows :math:`a_{ij}^T`, shape ``(..., s, m, N)``. Of any scale; spectral starts and the steps
-        expect them spread evenly, as :math:`E a a^* \propto I`.
+        Rows :math:`a_{ij}^T`, shape ``(..., s, m, N)``, or a list of s operators (`Lines`,
+        `CodedDiffraction`; x is flat). Of any scale; spectral starts and the steps expect them
+        spread evenly, as :math:`E a a^* \propto I`.
     K
         Length of the :math:`h_i`. Needed with ``B="dft"``.
     B
@@ -86,12 +90,12 @@ class BlindDemixing:
     """
 
     y: Tensor
-    A: Tensor
+    A: Tensor | Operator | Sequence[Operator]
     K: int | None = None
     B: str | Tensor = "dft"
     truth: Bilinear | None = None
-    sources: Tensor = field(init=False, repr=False)
-    """A with its dimension of sources, ``(..., s, m, N)``."""
+    sources: Sources = field(init=False, repr=False)
+    """Products with A."""
     width: int = field(init=False)
     """The length of the :math:`h_i`."""
     dtype: torch.dtype = field(init=False)
@@ -100,20 +104,20 @@ class BlindDemixing:
     r"""What :math:`\|h_i\| \|x_i\| = 1` gives on average in the data, squared; ``(..., s)``."""
 
     def __post_init__(self) -> None:
-        y, A, B = self.y, self._with_sources(self.A), self.B
-        for name, values in (("y", y), ("A", A)):
-            _check_values(name, values)
-        if y.ndim < 1 or A.ndim < 3 or A.shape[-2] != y.shape[-1] or 0 in A.shape:
+        y, B = self.y, self.B
+        check_values("y", y)
+        sources = self._sources()
+        if y.ndim < 1 or sources.shape[-2] != y.shape[-1] or 0 in sources.shape:
             raise ValueError(
                 f"A must have m = {y.shape[-1] if y.ndim else 0} rows for each source, to go with "
-                f"y, got shape {tuple(self.A.shape)}"
+                f"y, got shape {sources.shape}"
             )
         m = y.shape[-1]
         if not y.abs().amax(-1).all():
             raise ValueError("y must not be all zero: factors of zero fit it")
         square = 1.0
         if isinstance(B, Tensor):
-            _check_values("B", B)
+            check_values("B", B)
             if B.ndim != 2 or B.shape[0] != m or self.K not in (None, B.shape[1]):
                 raise ValueError(
                     f"B must have shape ({m}, {'K' if self.K is None else self.K}), "
@@ -133,16 +137,16 @@ class BlindDemixing:
             if self.K is None:
                 raise ValueError('K must be given with B="dft"')
             K = int(check.number("K", self.K, ge=1, le=m, integer=True))
-        dtype = torch.promote_types(y.dtype, A.dtype)
+        dtype = torch.promote_types(y.dtype, sources.dtype)
         dtype = torch.promote_types(dtype, B.dtype) if isinstance(B, Tensor) else dtype.to_complex()
         object.__setattr__(self, "width", K)
         object.__setattr__(self, "dtype", dtype)
-        object.__setattr__(self, "sources", A.to(dtype))
-        gain = A.abs().square().mean((-2, -1)) * square
+        object.__setattr__(self, "sources", sources)
+        gain = sources.energy * square
         if not gain.all():
             raise ValueError(f"A must not be zero for a source, is for {gain.argmin().item()}")
         object.__setattr__(self, "gain", gain)
-        s, N = A.shape[-3], A.shape[-1]
+        s, N = sources.shape[-3], sources.shape[-1]
         if m < s * (K + N - 1):
             check.warn(
                 f"{m} measurements are fewer than the {s * (K + N - 1)} unknowns: give at least "
@@ -151,9 +155,13 @@ class BlindDemixing:
         if self.truth is not None:
             self._checked("truth", self.truth)
 
-    @staticmethod
-    def _with_sources(A: Tensor) -> Tensor:
-        return A
+    def _sources(self) -> Sources:
+        if not isinstance(self.A, Tensor):
+            return OperatorSources(self.A if isinstance(self.A, Sequence) else [self.A])
+        check_values("A", self.A)
+        if self.A.ndim < 3:
+            raise ValueError(f"A must have shape (..., s, m, N), got {tuple(self.A.shape)}")
+        return DenseSources(self.A)
 
     @classmethod
     def random(
@@ -208,7 +216,7 @@ class BlindDemixing:
 
     def right(self, x: Tensor) -> Tensor:
         r""":math:`x_i^* a_{ij}` for every source, shape ``(..., s, m)``."""
-        return (self.sources @ x.conj().unsqueeze(-1)).squeeze(-1)
+        return self.sources.forward(x.conj().resolve_conj())
 
     def forward(self, z: Bilinear) -> Tensor:
         """What the factors are measured as, shape ``(..., m)``."""
@@ -222,7 +230,7 @@ class BlindDemixing:
         """
         r = misfit.unsqueeze(-2)
         h = self.left_adjoint(r * self.right(z.x).conj())
-        x = (self.sources.mT @ (r.conj() * self.left(z.h)).unsqueeze(-1)).squeeze(-1)
+        x = self.sources.transpose(r.conj() * self.left(z.h))
         return Bilinear(h, x)
 
     def misfit(self, x: Bilinear) -> Tensor:
@@ -290,11 +298,24 @@ class BlindDemixing:
                 return size * v / v.norm(dim=-1, keepdim=True)
 
             return Bilinear(direction(self.width), direction(N))
-        weighted = self.y[..., None, None, :] * self.sources.conj().mT  # (..., s, N, m)
-        M = self.left_adjoint(weighted).mT / self.gain[..., None, None]
+        M = self.surrogate() / self.gain[..., None, None]
         U, S, Vh = torch.linalg.svd(M, full_matrices=False)
         root = S[..., :1].sqrt()
         return Bilinear(root * U[..., 0], root * Vh.mH[..., 0])
+
+    def surrogate(self) -> Tensor:
+        r""":math:`\sum_j y_j b_j a_{ij}^*` for every source, shape ``(..., s, K, N)``."""
+        rows = []
+        for k in range(self.width):
+            e = torch.zeros(self.width, dtype=self.dtype, device=self.y.device)
+            e[k] = 1
+            weighted = (self.left(e) * self.y.conj()).unsqueeze(-2)  # one row of B^H diag(y), conj.
+            rows.append(
+                self.sources.transpose(
+                    weighted.expand(*weighted.shape[:-2], self.n_sources, -1)
+                ).conj()
+            )
+        return torch.stack(rows, dim=-2)
 
     def _checked(self, name: str, z: Any) -> Bilinear:
         s, N = self.n_sources, self.sources.shape[-1]
@@ -304,7 +325,8 @@ class BlindDemixing:
                 f"{name} must have factors of shape (..., {s}, {self.width}) and (..., {s}, {N}), "
                 f"got {tuple(z.h.shape)} and {tuple(z.x.shape)}"
             )
-        return Bilinear(z.h.to(self.sources), z.x.to(self.sources))
+        where = {"dtype": self.dtype, "device": self.y.device}
+        return Bilinear(z.h.to(**where), z.x.to(**where))
 
 
 def _random_factors(
@@ -330,7 +352,8 @@ def _measured(z: Bilinear, A: Tensor, B: str | Tensor) -> Tensor:
     return (_left(z.h, B, A.shape[-2]) * right).sum(-2)
 
 
-def _check_values(name: str, values: Any) -> None:
+def check_values(name: str, values: Any) -> None:
+    """Raise for what is not a floating-point tensor, or not finite."""
     if not isinstance(values, Tensor) or not (values.is_floating_point() or values.is_complex()):
         got = values.dtype if isinstance(values, Tensor) else type(values).__name__
         raise TypeError(f"{name} must be a floating-point or complex tensor, got {got}")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from thalweg.core import check
-from thalweg.solve.recovery.bilinear import BlindDemixing
+from thalweg.solve.recovery.bilinear import BlindDemixing, check_values
+from thalweg.solve.recovery.bilinear_sources import DenseSources, Sources
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ class BlindDeconvolution(BlindDemixing):
     y, K, B, truth
         As in `BlindDemixing`; the factors have shapes ``(1, K)`` and ``(1, N)``.
     A
-        Rows :math:`a_j^T`, shape ``(..., m, N)``.
+        Rows :math:`a_j^T`, shape ``(..., m, N)``, or an operator (`Lines`, `CodedDiffraction`).
 
     Examples
     --------
@@ -38,9 +39,13 @@ class BlindDeconvolution(BlindDemixing):
     optimization", Applied and Computational Harmonic Analysis 2019, arXiv:1606.04933.
     """
 
-    @staticmethod
-    def _with_sources(A: Tensor) -> Tensor:
-        return A.unsqueeze(-3) if isinstance(A, Tensor) and A.ndim > 1 else A
+    def _sources(self) -> Sources:
+        if not isinstance(self.A, Tensor):
+            return super()._sources()
+        check_values("A", self.A)
+        if self.A.ndim < 2:
+            raise ValueError(f"A must have shape (..., m, N), got {tuple(self.A.shape)}")
+        return DenseSources(self.A.unsqueeze(-3))
 
     @classmethod
     def random(
@@ -59,4 +64,5 @@ class BlindDeconvolution(BlindDemixing):
         drawn = BlindDemixing.random(
             1, m, K, N, strengths=strengths, dtype=dtype, generator=generator
         )
+        assert isinstance(drawn.A, Tensor)
         return cls(drawn.y, drawn.A[0], K, truth=drawn.truth)
