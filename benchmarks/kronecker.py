@@ -10,8 +10,7 @@ from timing import Comparison, Contender, Sample, Settings, Suite, interleaved
 
 from thalweg.solve.recovery import KroneckerSparse, kronecker_sbl
 from thalweg.solve.recovery.kronecker import outer
-from thalweg.solve.recovery.kronecker_sbl import classical_expectation
-from thalweg.solve.recovery.kronecker_steps import expectation
+from thalweg.solve.recovery.kronecker_steps import classical_expectation, expectation
 
 
 def instance(settings: Settings, dtype: torch.dtype) -> KroneckerSparse:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from thalweg.core import Reason
 from thalweg.solve.recovery import KroneckerSparse, Posterior, classical_sbl, kronecker_sbl
 from thalweg.solve.recovery.kronecker import multiply, outer
-from thalweg.solve.recovery.kronecker_sbl import classical_expectation
 from thalweg.solve.recovery.kronecker_steps import (
     alternating_update,
+    classical_expectation,
     expectation,
     learned_noise,
     normalized,

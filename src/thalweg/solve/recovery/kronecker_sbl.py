@@ -15,6 +15,7 @@ from thalweg.solve.recovery.kronecker import KroneckerSparse, Posterior, outer
 from thalweg.solve.recovery.kronecker_steps import (
     Expectation,
     alternating_update,
+    classical_expectation,
     expectation,
     learned_noise,
     singular_update,
@@ -181,34 +182,6 @@ def classical_sbl(
         generator=generator,
         callback=callback,
         progress=progress,
-    )
-
-
-def classical_expectation(
-    dictionaries: Sequence[Tensor], y: Tensor, factors: Sequence[Tensor], noise: Tensor
-) -> Expectation:
-    r"""The E-step with one dictionary, by the Cholesky factor of :math:`\Sigma_y = L L^*`.
-
-    .. math:: \mu = \gamma \odot H^* \Sigma_y^{-1} y, \qquad
-        \Sigma_{jj} = \gamma_j - \gamma_j^2 \|L^{-1} h_j\|^2
-
-    Examples
-    --------
-    >>> one = torch.ones(1, dtype=torch.float64)
-    >>> round(classical_expectation([one[:, None]], 4 * one, [one], one[0]).mean.item(), 6)
-    2.0
-    """
-    (H,), (gamma,) = dictionaries, factors
-    eye = torch.eye(len(y), dtype=H.dtype, device=H.device)
-    L = torch.linalg.cholesky((H * gamma) @ H.mH + noise * eye)
-    whitened = torch.linalg.solve_triangular(L, torch.cat([H, y[:, None]], dim=1), upper=False)
-    W, w = whitened[:, :-1], whitened[:, -1]
-    mean = gamma * (W.mH @ w)
-    return Expectation(
-        mean=mean,
-        variance=(gamma - gamma.square() * W.abs().square().sum(0)).clamp(min=0),
-        cost=2 * L.diagonal().real.log().sum() + w.abs().square().sum(),
-        misfit2=(y - H @ mean).abs().square().sum(),
     )
 
 
