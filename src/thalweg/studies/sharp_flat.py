@@ -59,7 +59,7 @@ ALPHAS = (1.0, 2.0, 4.0, 8.0, 16.0)
 #: Exponent of alpha, its tolerance from alpha = 4 on; what adaptive sharpness may change by.
 EXPONENT, EXPONENT_TOLERANCE, ADAPTIVE_TOLERANCE = 2.0, 0.1, 0.05
 RADIUS, ADAPTIVE_RADIUS = 0.05, 0.5
-CELLS = [(batch, lr) for batch in (16, 32, 128, 512) for lr in (0.15, 0.3, 0.6)]
+CELLS = [(batch, lr) for batch in (16, 32, 128, 512) for lr in (0.2, 0.4, 0.6)]
 WEAK = 0.25
 TUNING_SEED = 999_983
 DRAWS = 2000
@@ -78,7 +78,7 @@ class Sizes(NamedTuple):
 
 SIZES: dict[str, Sizes] = {
     "smoke": Sizes((16, 16), 2.0, (2, 1, 1), 60, 1, (1.0, 4.0, 16.0)),
-    "laptop": Sizes((128, 64), 0.01, (5, 2, 5), 3000, 12),
+    "laptop": Sizes((128, 64), 0.01, (4, 1, 3), 2000, 12),
     "full": Sizes((128, 64), 0.01, (10, 5, 5), 6000, 12),
 }
 
