@@ -16,6 +16,7 @@ import thalweg
 from thalweg.core.problem import Training
 from thalweg.curvature import Certificate, Objective, Verdict, certify, hessian
 from thalweg.curvature.ends import settling_steps
+from thalweg.curvature.gradient_noise import measured_gradient
 from thalweg.data import load
 
 
@@ -164,10 +165,10 @@ def test_ridge_logistic_regression_has_its_minimum() -> None:
     ],
 )
 def test_the_minimum_test_is_newton_kantorovich(h: float, verdict: Verdict) -> None:
-    # f = x^2 / 2 at x = g: |g| = x, mu = 1, so h = rho x
+    # f = x^2 at x: |g| = 2 x, mu = 2, so h = rho x / 2
     certificate = certify(
-        function(lambda x: (x**2).sum() / 2, 1e-5),
-        hessian_lipschitz=h / 1e-5,
+        function(lambda x: (x**2).sum(), 1e-5),
+        hessian_lipschitz=2 * h / 1e-5,
         curvature_tolerance=0.1,
     )
     assert certificate.verdict is verdict
@@ -175,7 +176,7 @@ def test_the_minimum_test_is_newton_kantorovich(h: float, verdict: Verdict) -> N
         R = 1e-5 / h * (1 - math.sqrt(1 - 2 * h))
         assert certificate.delta == pytest.approx(R)
         assert certificate.delta is not None and certificate.delta >= 1e-5  # x* = 0 is within
-        assert certificate.alpha == pytest.approx(1 - 3 * h * R / 1e-5)
+        assert certificate.alpha == pytest.approx(2 - 6 * h * R / 1e-5)
     else:
         within = any("lies within" in sentence for sentence in certificate.reasons)
         assert within == (h < 0.5)
@@ -306,6 +307,26 @@ def test_the_certificate_in_single_precision_and_over_batches() -> None:
     assert certificate.verdict is Verdict.STRICT_SADDLE
     assert 0 < certificate.gradient_noise < 1e-6
     assert 1e-7 < certificate.hessian_noise < 1e-4
+
+
+def test_gradient_noise_is_the_difference_of_two_groupings() -> None:
+    training = digits_mlp((16, 8, 10), rows=119, steps=10, newton=5)
+    model = training.model.float()
+    (x, y) = training.data[0]  # type: ignore[index]
+    x = x.float()
+    measured = measured_gradient(Objective(Training(model, training.loss, [(x, y)])))
+
+    def gradient(part: slice) -> Tensor:
+        grads = torch.autograd.grad(training.loss(model(x[part]), y[part]), model.parameters())
+        return torch.cat([g.flatten() for g in grads]).double()
+
+    halved = (59 * gradient(slice(0, 59)) + 60 * gradient(slice(59, None))) / 119
+    apart = float((gradient(slice(None)) - halved).norm())
+    assert measured.noise == pytest.approx(apart) and apart > 0
+    # a sum over rows is no mean: the halves say nothing, and rounding is what is left
+    total = nn.CrossEntropyLoss(reduction="sum")
+    summed = measured_gradient(Objective(Training(model, total, [(x, y)])))
+    assert summed.noise == pytest.approx(torch.finfo(torch.float32).eps * summed.mean_batch_norm)
 
 
 # -- budgets and words -------------------------------------------------------------------------

@@ -124,6 +124,15 @@ def test_neon2_needs_fewer_gradients_than_neon() -> None:
     assert fast.curvature < -0.0075 < slow.curvature
 
 
+def test_neon2_grows_like_chebyshev_polynomials() -> None:
+    # f = -tau x^2 / 2: M = 1 + tau / (4 L), z_t = T_t(M) z_0, from r / 1000 to r
+    tau, L = 0.1, 1.0
+    found = neon2(function(lambda x: -tau / 2 * (x**2).sum(), 0.0), smoothness=L, tolerance=tau)
+    t = math.acosh(1000) / math.acosh(1 + tau / (4 * L))
+    # one gradient at x, one for each step, one for the curvature; y_1 is the start
+    assert found.gradients == math.ceil(t) + 2
+
+
 def test_neon_reports_what_is_not_there() -> None:
     training = function(lambda x: (x**2).sum() / 2 + x[0] ** 2, 0.1, -0.2)
     for found in (
