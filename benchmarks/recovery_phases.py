@@ -142,11 +142,7 @@ SUITES = (
     Suite(
         "phase synchronization",
         "s",
-        [
-            Comparison(
-                "1000 phases, sigma 3, from a random start to a gap of 1e-6", GPM, PEER, bar=0.1
-            )
-        ],
+        [Comparison("1000 phases, sigma 3, random start, gap 1e-6", GPM, PEER, bar=0.1)],
         synchronization,
     ),
     Suite(

@@ -26,6 +26,7 @@ import optimizers
 import phase_retrieval
 import projections
 import race
+import recovery_phases
 import report
 import spectrum
 import start_up
@@ -51,6 +52,7 @@ SUITES: tuple[Suite, ...] = tuple(
         race,
         report,
         phase_retrieval,
+        recovery_phases,
     )
     for suite in module.SUITES
 )
