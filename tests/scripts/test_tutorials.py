@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import warnings
 from pathlib import Path
 
@@ -76,3 +77,13 @@ def test_every_picture_is_there(page: str) -> None:
     assert pictures
     for picture in pictures:
         assert (path.parent / picture).is_file(), picture
+
+
+def test_the_script_makes_every_picture_of_the_instruments() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "inspect_pictures.py"
+    made = runpy.run_path(str(script))["INSTRUMENTS"]
+    text = (DOCS / "curvature.md").read_text(encoding="utf-8")
+    assert sorted(made) == sorted(re.findall(r"\]\(images/curvature/(\w+)\.png\)", text))
+    low, high = made["trace"]().axes[0].get_xlim()
+    names = run("curvature.md")  # the network of the page is the network of the pictures
+    assert low < float(names["H"].dense().trace()) < high
