@@ -187,6 +187,12 @@ def test_truncation_reads_each_rank_of_a_batch():
     torch.testing.assert_close(dense(cut)[0], torch.diag(torch.tensor([4.0, 1.0, 0.0])))
 
 
+def test_truncation_compares_eigenvalues_with_the_residual():
+    U = torch.diag(torch.tensor([2.0, 1.0, 0.1]))  # eigenvalues 4, 1, .01; the residual says .004
+    assert truncate(U, 1e-3)[1] == 2
+    assert truncate(U, 1e-5)[1] == 3
+
+
 def test_bad_input_is_named():
     A, y = torch.randn(20, 4, 4, generator=seeded(0)), torch.ones(20)
     with pytest.raises(ValueError, match=r"y must have one number per matrix of A, shape \(20,\)"):
