@@ -26,6 +26,7 @@ import optimizers
 import phase_retrieval
 import projections
 import race
+import recovery
 import recovery_phases
 import report
 import spectrum
@@ -52,6 +53,7 @@ SUITES: tuple[Suite, ...] = tuple(
         race,
         report,
         phase_retrieval,
+        recovery,
         recovery_phases,
     )
     for suite in module.SUITES

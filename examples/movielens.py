@@ -92,7 +92,8 @@ def main() -> None:
         )
         seconds = time.perf_counter() - began
         print(
-            f"{method.__name__:25} test RMSE {curve[-1]:.4f}, lowest {min(curve):.4f} ({seconds:.1f} s)"
+            f"{method.__name__:25} test RMSE {curve[-1]:.4f}, "
+            f"lowest {min(curve):.4f} ({seconds:.1f} s)"
         )
         curves[method.__name__] = curve
     if out is not None:
