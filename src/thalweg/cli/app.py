@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from thalweg import __version__
-from thalweg.cli import check_optimizer, compare, inspect, methods, report, study
+from thalweg.cli import check_optimizer, compare, inspect, methods, report, solve, study
 
 app = typer.Typer(
     help="Non-convex optimization for machine learning: descend, certify, compare.",
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 app.command("compare", short_help="Race methods on your problem.")(compare.compare)
 app.command("inspect", short_help="Say what kind of point a model is at.")(inspect.inspect)
+app.command("solve", short_help="Recover a matrix or a signal from a file.")(solve.solve)
 app.command("methods", short_help="List the methods.")(methods.methods)
 app.command("report", short_help="Build the report of a race again.")(report.report)
 app.command("check-optimizer", short_help="Hold an optimizer to the contract.")(

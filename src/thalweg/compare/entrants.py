@@ -52,7 +52,7 @@ def entrants(
         return loaded, contenders
     built = loaded(0)
     able = [e.target for e in solvers() if isinstance(built, e.problems)]
-    names = _listed(target.__name__ for target in able)
+    names = _listed((target.__name__ for target in able), "or")
     kind = type(built).__name__
     contenders = contenders or (resolve(able) if able else [])
     if not contenders:
@@ -61,12 +61,12 @@ def entrants(
         if not contender.solves:
             raise BadInput(
                 f"{loaded.name} is a {kind} to solve, and {contender.name} is an optimizer of "
-                f"networks: {names or 'a solver of yours'} can race on it"
+                f"networks: use {names or 'a solver of yours'}"
             )
         if contender.problems and not isinstance(built, contender.problems):
             raise BadInput(
                 f"{contender.name} solves {_solved_by(contender)}, and {loaded.name} is a {kind}: "
-                f"{names or 'a solver of yours'} can race on it"
+                f"use {names or 'a solver of yours'}"
             )
         if contender.fixed:
             _check_values(contender, built)

@@ -84,8 +84,15 @@ class Contender:
         )
 
     def default_values(self) -> dict[str, Any]:
-        """The axes at the signature's defaults; the middle of the axis where there is none."""
-        return {name: self.defaults.get(name, axis.at(0.5)) for name, axis in self.space.items()}
+        """The axes at the signature's defaults; the middle of the axis where there is none.
+
+        A solver's default may be None: then it asks the problem, and no value is given.
+        """
+        return {
+            name: self.defaults.get(name, axis.at(0.5))
+            for name, axis in self.space.items()
+            if name in self.defaults or not self.solves
+        }
 
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Keyword arguments of `target`: `values` over the fixed ones; ``betas[0]`` in its tuple.

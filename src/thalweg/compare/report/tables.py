@@ -146,7 +146,9 @@ def defaults(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             {
                 "index": index,
                 "name": method["name"],
-                "defaults": text.settings(method["defaults"]),
+                "defaults": text.settings(method["defaults"])
+                if method["defaults"] or not method["axes"]
+                else "as the problem asks",
                 "tuned": text.settings(method["tuned"]),
                 "parameter_free": method["parameter_free"],
                 "before": _infinite(before),
