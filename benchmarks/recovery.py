@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 import torch
 from timing import Comparison, Contender, Sample, Settings, Suite, interleaved
 
+from thalweg.core import Result
 from thalweg.solve.recovery import (
     LowRank,
     MatrixCompletion,
@@ -75,16 +76,17 @@ def measure_slopes(names: Collection[str], settings: Settings) -> Mapping[str, S
 
 
 def measure_condition(names: Collection[str], settings: Settings) -> Mapping[str, Sample]:
-    """Steps of ScaledGD to a residual of 1e-8: most over fewest, for condition numbers 1 to 20."""
+    """Steps of ScaledGD to an error of 1e-8: most over fewest, for condition numbers 1 to 20."""
     side = 60 if settings.tiny else 300
-    steps = [
-        float(
-            scaled_gradient(
-                MatrixCompletion.random((side, side), 5, 0.5, c, generator=seeded()), tol=1e-8
-            ).trace["step"][-1]
-        )
-        for c in (1.0, 5.0, 20.0)
-    ]
+
+    def stop(result: Result[LowRank]) -> None:
+        if result.trace["error"][-1] <= 1e-8:
+            raise StopIteration
+
+    steps = []
+    for condition in (1.0, 5.0, 20.0):
+        problem = MatrixCompletion.random((side, side), 5, 0.3, condition, generator=seeded())
+        steps.append(float(scaled_gradient(problem, tol=0.0, callback=stop).trace["step"][-1]))
     return dict.fromkeys(names, Sample([max(steps) / min(steps)]))
 
 
