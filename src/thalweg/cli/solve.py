@@ -13,6 +13,8 @@ import typer
 from thalweg.cli.errors import INTERRUPTED, stop
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from thalweg.solve.tasks import Task
 
 FAMILIES = ("completion", "robust-pca", "phase-retrieval", "deconvolution")
@@ -127,8 +129,8 @@ def solve(
     folder = directory or Path(f"solve-{family}-{file.stem}")
     with stdout_kept_clean(as_json) as (shown, progress), _told():
         task = _task(family, file, given)
-        _check_out(task, out, predict)
-        found = _Run(task, family, folder, progress, given).run()
+        pairs = _pairs(task, out, predict)
+        found = _Run(task, family, folder, progress, {**given, "pairs": pairs}).run()
         code = found.pop("exit_code")
         print(as_strict_json(found) if as_json else _sentences(found), file=shown)
     raise typer.Exit(code)
@@ -174,22 +176,27 @@ def _task(family: str, file: Path, given: Mapping[str, Any]) -> Task:
     return tasks.deconvolve(file)
 
 
-def _check_out(task: Task, out: Path | None, predict: Path | None) -> None:
-    """What is wrong with ``--out`` is told before hours are spent."""
+def _pairs(task: Task, out: Path | None, predict: Path | None) -> tuple[Tensor, Tensor] | None:
+    """What is to be predicted; what is wrong with the files is told before hours are spent."""
+    from thalweg.solve.files import read_pairs
+
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"--out must be in a folder that exists, got {str(out)!r}")
     if task.triples is None:
         if out is not None and out.suffix.lower() not in (".npz", ".npy", ".csv", ".png"):
             raise ValueError(f"--out must end in .npz, .npy, .csv or .png, got {str(out)!r}")
-        return
+        return None
     if predict is not None and out is None:
         raise ValueError("--predict needs --out, the CSV file of the predictions")
-    if out is None:
-        return
-    if out.suffix.lower() != ".csv":
+    if out is not None and out.suffix.lower() != ".csv":
         raise ValueError(f"--out of a completion must end in .csv, got {str(out)!r}")
-    if predict is None and task.held_out is None:
+    if predict is not None:
+        return read_pairs(predict, task.triples)
+    if task.held_out is not None:
+        return task.held_out[:2]
+    if out is not None:
         raise ValueError("--out needs pairs to predict: give --predict FILE, or --hold-out 0.1")
+    return None
 
 
 class _Run:
@@ -251,12 +258,11 @@ class _Run:
                 raise ValueError(f"{self.contender.name} has no {name}")
         result = self.contender.target(self.task.problem, callback=keeper, **arguments)
         line.end()
-        if result.reason in (Reason.INTERRUPTED, Reason.MAX_STEPS, Reason.MAX_SECONDS):
-            keeper.write(result.trace)  # the same command, or one with a higher limit, goes on
-        else:
-            self.path.unlink(missing_ok=True)
+        keeper.write(result.trace)  # whatever happens to the files below, the point is not lost
         found = self._found(result, joined(before, result.trace))
         self._page(found, result.x, joined(before, result.trace))
+        if result.reason not in (Reason.INTERRUPTED, Reason.MAX_STEPS, Reason.MAX_SECONDS):
+            self.path.unlink(missing_ok=True)  # there is nothing left to go on with
         return found
 
     def _found(self, result: Any, trace: Mapping[str, list[float]]) -> dict[str, Any]:
@@ -309,7 +315,7 @@ class _Run:
 
     def _write(self, x: Any) -> dict[str, float]:
         """Write the answer; of a completion also what was held out is judged."""
-        from thalweg.solve.files import read_pairs, write_array, write_predictions
+        from thalweg.solve.files import write_array, write_predictions
 
         task, out = self.task, self.given["out"]
         if task.triples is None:
@@ -317,16 +323,14 @@ class _Run:
                 write_array(out, task.answer(x))
             return {}
         judged: dict[str, float] = {}
-        pairs = None
         if task.held_out is not None:
             rows, cols, values = task.held_out
-            pairs, predicted = (rows, cols), _entries(x, rows, cols)
+            predicted = _entries(x, rows, cols)
             mean = task.problem.values.mean()
             judged["RMSE on what was held out"] = float((predicted - values).square().mean().sqrt())
             judged["RMSE of the mean"] = float((mean - values).square().mean().sqrt())
-        if self.given["predict"] is not None:
-            pairs = read_pairs(self.given["predict"], task.triples)
-        if out is not None and pairs is not None:
+        if out is not None:
+            pairs = self.given["pairs"]
             write_predictions(out, task.triples, *pairs, _entries(x, *pairs))
         return judged
 

@@ -99,10 +99,13 @@ class Keeper:
             return
         from safetensors.torch import save_file
 
-        tensors = {
-            f"point.{name}": tensor.detach().cpu().resolve_conj().contiguous().clone()
-            for name, tensor in self.take_apart(self.best).items()
-        }
+        tensors = {}
+        for name, tensor in self.take_apart(self.best).items():
+            plain = tensor.detach().cpu().resolve_conj().contiguous().clone()
+            if plain.is_complex():  # which safetensors does not hold in double precision
+                tensors[f"complex.{name}"] = torch.view_as_real(plain).contiguous()
+            else:
+                tensors[f"point.{name}"] = plain
         for name, column in joined(self.before, trace).items():
             tensors[f"trace.{name}"] = torch.tensor(column, dtype=torch.float64)
         part = self.path.with_name(f"{self.path.name}.part-{os.getpid()}")
@@ -134,7 +137,10 @@ def read(path: Path, of: str) -> Saved | None:
     parts: dict[str, dict[str, Tensor]] = {"point": {}, "trace": {}}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
-        parts[kind][rest] = tensor
+        if kind == "complex":
+            parts["point"][rest] = torch.view_as_complex(tensor)
+        else:
+            parts[kind][rest] = tensor
     trace = {name: column.tolist() for name, column in parts["trace"].items()}
     return Saved(parts["point"], float(told["value"]), trace)
 
