@@ -102,7 +102,8 @@ def test_sketched_regressions_have_a_condition_number_of_at_most_four(r):
         B = torch.randn(50 * r, r, generator=generator, dtype=torch.float64)
         R = sketched_triangles(Sampling(0 * every, every, (1, 50 * r)), B, 4 * r, generator)[0]
         S = torch.linalg.svdvals(torch.linalg.solve_triangular(R.T, B.T, upper=False))
-        assert 0.5 < S[-1] < 1 < S[0] < 2.5  # the sketch keeps lengths, up to 1 +- 1/2
+        # The sketch changes lengths by 1 +- 1/2 for large r: 2 and 2/3 here, whose mean is 1.15.
+        assert 0.9 < (S[0] * S[-1]).sqrt() < 1.6
         found.append(float(S[0] / S[-1]))
     assert max(found) <= 4
     assert 2.2 <= statistics.median(found) <= 3.0
