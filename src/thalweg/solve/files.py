@@ -329,7 +329,10 @@ def _matrix(path: Path) -> Tensor:
 def _numpy(path: Path) -> Any:
     try:
         found = numpy.load(_open(path), allow_pickle=False)
-        return dict(found) if isinstance(found, numpy.lib.npyio.NpzFile) else found
+        if not isinstance(found, numpy.lib.npyio.NpzFile):
+            return found
+        with found:
+            return dict(found)
     except (ValueError, OSError, EOFError, KeyError) as error:
         raise FileError(f"{path} cannot be read as an array of numbers: {error}") from error
     except Exception as error:  # zipfile's own
