@@ -1,8 +1,11 @@
 r"""How many sources blind demixing takes apart: Wirtinger flow, with and without a regularizer.
 
 s sources of two Gaussian factors of length 10 each, m Gaussian measurements without noise. A run
-succeeds if it comes within 1e-4 of all sources in 400 steps. The capacity of a method is the
-number of sources at which its success rate, made monotone and interpolated, falls to 1/2.
+succeeds if it comes within 1e-4 of all sources in 400 steps (laptop scale). The capacity of a
+method is the number of sources at which its success rate, made monotone and interpolated, falls to
+1/2. **It is one of that many steps**: runs that fail are mostly still on their way, slower the more
+sources there are, and 2,000 steps take more sources apart. The study compares speeds near the
+limit, not whether the methods get there in the end.
 """
 
 from __future__ import annotations
@@ -36,8 +39,9 @@ claim = Claim(
     year=2018,
     sentence="Wirtinger flow takes sums of bilinear measurements apart without a regularizer, and "
     "from random starts too.",
-    expected="as many sources without the regularizer as with it (at most half a source fewer), as "
-    "many from random starts, and at least 1.6 times as many with twice the measurements",
+    expected="in 400 steps as many sources without the regularizer as with it (at most half a "
+    "source fewer), as many from random starts, and at least 1.6 times as many with twice the "
+    "measurements",
     refuted_by="a source or more lost without the regularizer or from random starts, or less than "
     "1.6 times as many sources with twice the measurements",
 )
@@ -165,8 +169,8 @@ def verdict(rows: Sequence[Row]) -> Verdict:
     )
     return Verdict.all_of(
         parts,
-        sentence=f"Half of the mixtures come apart up to so many sources (m = {few} and {many}): "
-        f"{amounts}.",
+        sentence=f"Half of the mixtures come apart, in the steps allowed, up to so many sources "
+        f"(m = {few} and {many}): {amounts}. Most of those that do not are slow rather than lost.",
         pairs=len(wins[FLOW, many]),
     )
 
@@ -221,6 +225,6 @@ def figure(rows: Sequence[Row]) -> Figure:
         axes.axhline(0.5, color="#999999", lw=0.8)
         axes.set_xlabel("sources, each of two factors of length 10")
         axes.set_title(f"{m} measurements")
-    panels[0].set_ylabel(f"share of mixtures taken apart to {NEAR:g}")
+    panels[0].set_ylabel(f"share taken apart to {NEAR:g}, in the steps allowed")
     panels[0].legend()
     return drawn
