@@ -277,6 +277,20 @@ def test_inspecting_is_for_networks(tmp_path: Path) -> None:
         thalweg.compare(small, [scaled_gradient], directory=tmp_path, inspect=True)
 
 
+def test_check_tells_of_every_solver() -> None:
+    from thalweg.cli.checked import sentences
+    from thalweg.compare import check_problem
+
+    found = check_problem(noisy)
+    rows = {row["name"]: row for row in found["solvers"]}
+    assert rows["scaled_gradient"]["status"] == "done"
+    assert len(rows["scaled_gradient"]["values"]) == 4
+    assert found["race_seconds"] > 0
+    told = "\n".join(sentences(found))
+    assert "noisy: a MatrixCompletion with 70 unknowns; error decides" in told
+    assert "alternating_minimization" in told and "ms a step" in told
+
+
 def test_arrivals() -> None:
     curve = {"validation": [1.0, None, 1e-9], "seconds": [0.1, 0.2, 0.3], "step": [0, 5, 10]}
     never = {"validation": [1.0], "seconds": [0.1], "step": [0]}

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
     from thalweg.solve.tasks import Task
 
-FAMILIES = ("completion", "robust-pca", "phase-retrieval", "deconvolution")
+FAMILIES = {
+    "completion": "What are the missing entries?",
+    "robust-pca": "Which part is of low rank, and which is gross error?",
+    "phase-retrieval": "Which signal has these intensities?",
+    "deconvolution": "Which kernel and which signal were convolved?",
+}
+"""What each finds out."""
 
 
 def solve(
@@ -292,7 +298,7 @@ class _Run:
         code = {Reason.INTERRUPTED: INTERRUPTED, Reason.NONFINITE: 3}.get(result.reason, 0)
         return {
             "title": f"{self.family}: {self.title}",
-            "question": f"What is the answer to this problem of {self.family.replace('-', ' ')}?",
+            "question": FAMILIES[self.family],
             "answer": f"{answer}.",
             "family": self.family,
             "problem": task.said,
@@ -330,8 +336,8 @@ class _Run:
             judged["RMSE on what was held out"] = float((predicted - values).square().mean().sqrt())
             judged["RMSE of the mean"] = float((mean - values).square().mean().sqrt())
         if out is not None:
-            pairs = self.given["pairs"]
-            write_predictions(out, task.triples, *pairs, _entries(x, *pairs))
+            rows, cols = self.given["pairs"]
+            write_predictions(out, task.triples, rows, cols, _entries(x, rows, cols))
         return judged
 
     def _page(self, found: Mapping[str, Any], x: Any, trace: Mapping[str, list[float]]) -> None:

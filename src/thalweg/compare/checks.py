@@ -20,7 +20,7 @@ from thalweg.core.problem import Split
 _SPLITS: tuple[Split, ...] = ("validation", "test")
 
 
-def check_problem(problem: str | Callable[[int], Training] | None = None) -> dict[str, Any]:
+def check_problem(problem: str | Callable[[int], Any] | None = None) -> dict[str, Any]:
     """Three steps of a problem: what a race relies on, proved before hours are spent.
 
     Two calls with one seed give the same losses; evaluation changes nothing (parameters, buffers,
@@ -36,7 +36,8 @@ def check_problem(problem: str | Callable[[int], Training] | None = None) -> dic
     dict
         ``name, metric, goal, parameters, losses`` (three steps), ``validation``, ``test``,
         ``step_seconds``, ``evaluation_seconds`` and ``race_seconds``: the estimated time of the
-        default race (six methods, one worker).
+        default race (six methods, one worker). Of a problem for solvers: see
+        `thalweg.compare.solver_check.check_solvers`.
 
     Raises
     ------
@@ -44,6 +45,10 @@ def check_problem(problem: str | Callable[[int], Training] | None = None) -> dic
         With one sentence that says what is wrong.
     """
     loaded = load(problem)
+    if loaded.facts.get("kind") == "solver":
+        from thalweg.compare.solver_check import check_solvers
+
+        return check_solvers(loaded)
     plain, seconds, _ = _three_steps(loaded, evaluating=False)
     again, _, _ = _three_steps(loaded, evaluating=False)
     if plain != again:

@@ -14,6 +14,9 @@ from typing import Any
 FACTS = ("kind", "class", "train", "solved", "decided_by", "same_every_seed")
 """Of the problem, what summary.json tells on top."""
 
+NEARLY = 1.01
+"""The target of an unsolved race: this much above the median result, which few runs hit exactly."""
+
 Runs = Sequence[Mapping[str, Any]]
 
 
@@ -112,7 +115,14 @@ def _arrivals(runs: Runs, target: float) -> list[tuple[float, float]]:
 
 
 def _time(value: float) -> str:
-    return f"{1e3 * value:.2g} ms" if value < 0.1 else f"{value:.2g} s"
+    """Seconds with two digits.
+
+    Examples
+    --------
+    >>> _time(0.0123), _time(0.0996), _time(1.26)
+    ('12 ms', '0.1 s', '1.3 s')
+    """
+    return f"{1e3 * value:.2g} ms" if value < 0.0995 else f"{value:.2g} s"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -110,6 +110,8 @@ def summary(
     )
     if solvers and target is None:  # half of the methods miss: what the worst of the others reach
         target = max((v for v in medians if math.isfinite(v)), default=None)
+    if solvers and target is not None and target > facts["solved"]:
+        target *= solved.NEARLY
     if solvers and verdicts:
         answer += solved.answer(facts, methods, target)
     return {

@@ -316,7 +316,7 @@ def _number(path: Path, line: int, column: str, cell: str) -> float:
 
 
 def _matrix(path: Path) -> Tensor:
-    rows = []
+    rows: list[list[float]] = []
     for number, row in _table(path):
         if not rows and number == 1 and not any(_is_number(cell) for cell in row):
             continue  # a header

@@ -28,9 +28,6 @@ from thalweg.solve.recovery import (
     truncated_amplitude_flow,
 )
 
-LARGEST_SPECTRUM = 2048
-"""Of a dense answer: the shorter side up to which its singular values are computed."""
-
 
 @dataclass(frozen=True, eq=False)
 class Task:
