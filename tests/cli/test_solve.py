@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from thalweg.cli.app import app
 from thalweg.solve.files import read_arrays
 from thalweg.solve.recovery import BlindDeconvolution, MatrixCompletion, PhaseRetrieval, RobustPCA
+from thalweg.solve.tasks import completion
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,19 @@ def test_completion_judges_by_what_is_held_out() -> None:
     seen = Path("films.csv").read_text().count("\n") - 1
     assert len(predictions("p.csv")) == pytest.approx(0.1 * seen, abs=1)
     assert len(found["spectrum"]) == 2 and Path(found["report"]).exists()
+
+
+def test_no_row_or_column_loses_its_last_entries_to_the_held_out() -> None:
+    """Where a row holds `rank` entries or fewer, none of them is taken."""
+    problem = ratings()
+    task = completion(Path("ratings.csv"), rank=2, hold_out=0.9)
+    for kept, whole in (
+        (task.problem.rows, problem.rows), (task.problem.cols, problem.cols)
+    ):  # fmt: skip
+        assert len(torch.bincount(kept)) == len(torch.bincount(whole))
+        assert torch.bincount(kept).min() >= 2
+    assert task.held_out is not None
+    assert len(task.held_out[2]) + len(task.problem.values) == len(problem.values)
 
 
 @pytest.mark.parametrize(
