@@ -46,7 +46,7 @@ draw = random.Random(seed)
 
 def race(directory):
     compare("problem.py", ["torch.optim:SGD", "torch.optim:Adam", "torch.optim:RMSprop"],
-            budget=60, trials=6, seeds=6, points=8, directory=directory)
+            budget=60, trials=6, seeds=6, points=8, directory=directory, inspect=False)
 
 def finished(directory):
     runs = directory + "/runs"
