@@ -46,7 +46,8 @@ draw = random.Random(seed)
 
 def race(directory):
     compare("problem.py", ["torch.optim:SGD", "torch.optim:Adam", "torch.optim:RMSprop"],
-            budget=60, trials=6, seeds=6, points=8, directory=directory, inspect=False)
+            budget=60, trials=6, seeds=6, points=8, directory=directory,
+            inspect=False)
 
 def finished(directory):
     runs = directory + "/runs"
@@ -132,7 +133,7 @@ RACE = """
 import sys
 from thalweg.compare import compare
 race = compare("problem.py", ["torch.optim:SGD", "torch.optim:Adam"], budget=int(sys.argv[2]),
-               trials=4, seeds=3, points=8, directory=sys.argv[1], jobs=2,
+               trials=4, seeds=3, points=8, directory=sys.argv[1], jobs=2, inspect=False,
                on_event=lambda event: print(event["done"], flush=True))
 print(race.answer)
 sys.exit(race.exit_code)
