@@ -9,8 +9,8 @@ from thalweg.studies.study import Row, Word
 
 
 def rows(
-    *, entries: float = 1.0, cg: float = 1.0, cholesky: float = 2.0, level: float = 20.0,
-    wobble: float = 0.0,
+    *, entries: float = 1.0, entries_cg: float = 1.0, cg: float = 1.0, cholesky: float = 2.0,
+    level: float = 20.0, wobble: float = 0.0,
 ) -> list[Row]:  # fmt: skip
     """Powers of the entries and the rank; at rank 1 CG takes `level` times as long as Cholesky."""
     made: list[Row] = []
@@ -25,7 +25,8 @@ def rows(
                 return {"against": against, "n": 9, "entries": size, "rank": rank, "inner": inner,
                         "seed": s, "seconds": seconds * noise, "iterations": rank}  # fmt: skip
 
-            made += [row("entries", m, 16, 1e-7 * m**entries) for m in (1000, 2000, 4000)]
+            size_power = entries if inner == "cholesky" else entries_cg
+            made += [row("entries", m, 16, 1e-7 * m**size_power) for m in (1000, 2000, 4000)]
             made += [row("rank", 9, k, first * k**power) for k in (8, 16, 32, 64, 128)]
     return made
 
@@ -35,6 +36,7 @@ def rows(
     [
         ({}, Word.HOLDS),
         ({"entries": 1.3}, Word.FAILS),
+        ({"entries_cg": 1.3}, Word.FAILS),
         ({"cg": 1.5, "level": 1.0}, Word.FAILS),
         ({"cholesky": 1.5, "level": 1.0}, Word.FAILS),
         ({"level": 200.0}, Word.FAILS),  # does not pay at any rank

@@ -187,40 +187,38 @@ def figure(rows: Sequence[Row]) -> Figure:
     """Time of a sweep against the entries and against the rank, and the iterations."""
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(10.5, 3.6), layout="constrained")
+    drawn = Figure(figsize=(11, 3.6), layout="constrained")
     panels = drawn.subplots(1, 3)
     for axes, against in zip(panels, ("entries", "rank"), strict=False):
         for inner, colour, marker in zip(INNER, COLOURS[1::-1], "so", strict=True):
             found = where(rows, against=against, inner=inner)
-            x = column(found, against)
-            axes.scatter(x, column(found, "seconds"), s=14, color=colour, marker=marker, alpha=0.6)
+            x, seconds = column(found, against), column(found, "seconds")
+            axes.scatter(x, seconds, s=14, color=colour, marker=marker, alpha=0.6)
             slope = slopes(rows, against, inner).mean()
-            logs = np.log(column(found, "seconds"))
             kept = x >= np.unique(x)[-LARGE_RANKS] if against == "rank" else x > 0
-            level = np.mean(logs[kept] - slope * np.log(x[kept]))
+            level = np.mean(np.log(seconds[kept]) - slope * np.log(x[kept]))
             ends = np.array([x[kept].min(), x.max()])
             label = f"{NAMES[inner]}: power {slope:.2f}"
             axes.plot(ends, np.exp(level) * ends**slope, color=colour, label=label)
-        axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlabel({"entries": "observed entries", "rank": "rank"}[against])
+        axes.set_ylim(None, 3 * column(where(rows, against=against), "seconds").max())
         axes.set_ylabel("processor time of a sweep (s)")
-        axes.legend(fontsize="small")
-    panels[0].set_title(f"Rank {RANK}, {IN_EACH_ROW} entries in each row")
-    found = where(rows, against="rank", inner="cg")
-    entries = column(found, "entries").mean()
-    panels[1].set_title(f"{entries:,.0f} entries")
-    ranks = sorted({int(row["rank"]) for row in found})
-    means = [column(where(found, rank=k), "iterations").mean() for k in ranks]
+        axes.legend(fontsize="small", loc="upper left")
+    ranks = sorted({int(row["rank"]) for row in where(rows, against="rank")})
+    inexact = where(rows, against="rank", inner="cg")
+    means = [column(where(inexact, rank=k), "iterations").mean() for k in ranks]
     panels[2].plot(ranks, means, color=COLOURS[0], marker="o")
-    panels[2].set_xscale("log")
-    for axes in panels[1:]:
-        axes.set_xticks(ranks, [str(k) for k in ranks])
-        axes.minorticks_off()
-    panels[1].minorticks_on()
-    panels[1].tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     panels[2].set_ylim(0, None)
-    panels[2].set_xlabel("rank")
-    panels[2].set_ylabel("CG iterations a sweep, both halves")
+    panels[2].set_ylabel("iterations of a sweep, both halves")
+    sizes = [n * IN_EACH_ROW for n in sorted({int(r["n"]) for r in where(rows, against="entries")})]
+    for axes, ticks, name in zip(
+        panels, (sizes, ranks, ranks), ("observed entries", "rank", "rank"), strict=True
+    ):
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        axes.set_xlabel(name)
+    panels[0].set_title(f"Rank {RANK}, {IN_EACH_ROW} entries in each row")
+    panels[1].set_title(f"{column(inexact, 'entries').mean():,.0f} entries")
     panels[2].set_title("Conjugate gradients")
     return drawn

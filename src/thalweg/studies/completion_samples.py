@@ -233,7 +233,11 @@ def figure(rows: Sequence[Row]) -> Figure:
         found = where(rows, arm=COMPLETION, n=n)
         possible = [column(where(found, ratio=r), "determined").mean() for r in ratios]
         axes.plot(
-            ratios, possible, color="#999999", ls="--", label=f"rows and columns hold >= {RANK}"
+            ratios,
+            possible,
+            color="#999999",
+            ls="--",
+            label=f">= {RANK} entries in every row and column",
         )
         axes.axhline(0.5, color="#999999", lw=0.8)
         axes.set_title(f"{n} x {n} matrices of rank {RANK}")

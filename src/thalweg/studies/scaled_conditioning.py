@@ -215,5 +215,5 @@ def figure(rows: Sequence[Row]) -> Figure:
         axes.set_xlabel("condition number kappa")
         axes.set_title({"sensing": "Gaussian measurements", "completion": "entries"}[name])
     panels[0].set_ylabel(f"steps to a relative error of {NEAR:g}")
-    panels[0].legend()
+    panels[0].legend(loc="upper left")
     return drawn
