@@ -89,8 +89,8 @@ def gradient(x: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> gradient(torch.tensor([[0.0, 1.0], [2.0, 0.0]])).tolist()
-    [[0.0, 1.0], [6.0, 0.0]]
+    >>> gradient(torch.tensor([[-1.0, 1.0], [2.0, 0.0]])).tolist()
+    [[-0.0, 1.0], [6.0, 0.0]]
     """
     first, second = x.unbind(-1)
     return torch.stack((first * (first**2 - 1), second), dim=-1)
