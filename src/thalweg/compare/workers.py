@@ -61,7 +61,8 @@ def run_all(
 ) -> Generator[tuple[Job, dict[str, Any]], None, None]:
     """Run `jobs` and yield each with its end line, in the order in which they finish.
 
-    One worker is this process. After Ctrl-C the jobs that run are finished, no other begins.
+    One worker is this process. After Ctrl-C the jobs that run are finished, and with several
+    workers the one that was already sent; no other begins.
 
     Parameters
     ----------
@@ -137,8 +138,9 @@ def _parallel(
             # Workers are of the terminal's group: only this process listens to Ctrl-C.
             options = {"initializer": _worker, "inner_max_num_threads": 1}
         with joblib.parallel_config(backend=backend, n_jobs=workers, **options):
-            # No job waits in line: an interrupt has to wait only for those that run.
-            parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch="n_jobs")
+            # One job waits in line, so that no worker idles while its next one is on the way; an
+            # interrupt has to wait for that one too.
+            parallel = joblib.Parallel(return_as="generator_unordered", pre_dispatch="n_jobs+1")
             try:
                 results = parallel(calls)
                 try:
