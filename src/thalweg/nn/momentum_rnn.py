@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Unpack
+from typing import Unpack
 
-from thalweg.core.catalogue import Axis
 from thalweg.nn.drives import Momentum
-from thalweg.nn.recurrent import CellOptions, LayerOptions, RecurrentCell, RecurrentLayer
+from thalweg.nn.family import MomentumLayer, documented
+from thalweg.nn.recurrent import CellOptions, LayerOptions, RecurrentCell
 from thalweg.nn.units import LSTMUnit, RNNUnit
 
-_PAPER = "Nguyen, Baraniuk, Bertozzi, Osher & Wang, NeurIPS 2020 (arXiv 2006.06919)"
 
-
-class MomentumRNN(RecurrentLayer):
+@documented
+class MomentumRNN(MomentumLayer):
     r"""An RNN driven through heavy-ball momentum, against vanishing gradients.
 
     .. math::
@@ -24,28 +23,16 @@ class MomentumRNN(RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size
-        Sizes of :math:`x_t` and :math:`h_t`, >= 1.
-    num_layers
-        Layers, each fed with the output of the one before, >= 1. Default 1.
-    nonlinearity
-        ``"tanh"`` (default), ``"relu"``, ``"modrelu"`` (with a learned bias) or ``"identity"``.
-    mu
-        Momentum :math:`\mu` in [0, 1). Default 0.6.
-    step
-        Step size s > 0 of the input. Default 0.6.
-    **how
-        `bias`, `batch_first`, `dropout`, `bidirectional`, `device`, `dtype` as in torch.nn.RNN.
+    %(sizes)s
+    %(nonlinearity)s
+    %(mu)s
+    %(step)s
+    %(how)s
 
-    Returns
-    -------
-    tuple
-        Called with ``(input, hx=None)`` as torch.nn.RNN; the state is (h, v).
+    %(returns)s
+        The state is (h, v).
 
-    Raises
-    ------
-    ValueError
-        For a value out of range or a shape that does not fit.
+    %(raises)s
 
     Examples
     --------
@@ -55,18 +42,10 @@ class MomentumRNN(RecurrentLayer):
     >>> output.shape, v.shape
     (torch.Size([7, 2, 5]), torch.Size([1, 2, 5]))
 
-    References
-    ----------
-    Nguyen, Baraniuk, Bertozzi, Osher & Wang, "MomentumRNN: integrating momentum into recurrent
-    neural networks", NeurIPS 2020 (arXiv 2006.06919).
+    %(paper)s
     """
 
-    paper = _PAPER
-    year = 2020
-    family = "recurrent"
-    needs: ClassVar[tuple[str, ...]] = ()
     memory = "hidden_size per sequence"
-    search_space: ClassVar[dict[str, Axis]] = {}
 
     def __init__(
         self,
@@ -108,7 +87,8 @@ class MomentumRNNCell(RecurrentCell):
         super().__init__(RNNUnit(nonlinearity), Momentum(mu, step), input_size, hidden_size, **how)
 
 
-class MomentumLSTM(RecurrentLayer):
+@documented
+class MomentumLSTM(MomentumLayer):
     r"""An LSTM driven through heavy-ball momentum, against vanishing gradients.
 
     .. math::
@@ -122,26 +102,15 @@ class MomentumLSTM(RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size
-        Sizes of :math:`x_t` and :math:`h_t`, >= 1.
-    num_layers
-        Layers, each fed with the output of the one before, >= 1. Default 1.
-    mu
-        Momentum :math:`\mu` in [0, 1). Default 0.6.
-    step
-        Step size s > 0 of the input. Default 0.6.
-    **how
-        `bias`, `batch_first`, `dropout`, `bidirectional`, `device`, `dtype` as in torch.nn.LSTM.
+    %(sizes)s
+    %(mu)s
+    %(step)s
+    %(how)s
 
-    Returns
-    -------
-    tuple
-        Called with ``(input, hx=None)`` as torch.nn.LSTM; the state is (h, c, v).
+    %(returns)s
+        The state is (h, c, v).
 
-    Raises
-    ------
-    ValueError
-        For a value out of range or a shape that does not fit.
+    %(raises)s
 
     Examples
     --------
@@ -151,18 +120,10 @@ class MomentumLSTM(RecurrentLayer):
     >>> output.shape, v.shape
     (torch.Size([7, 2, 5]), torch.Size([1, 2, 20]))
 
-    References
-    ----------
-    Nguyen, Baraniuk, Bertozzi, Osher & Wang, "MomentumRNN: integrating momentum into recurrent
-    neural networks", NeurIPS 2020 (arXiv 2006.06919).
+    %(paper)s
     """
 
-    paper = _PAPER
-    year = 2020
-    family = "recurrent"
-    needs: ClassVar[tuple[str, ...]] = ()
     memory = "4 hidden_size per sequence"
-    search_space: ClassVar[dict[str, Axis]] = {}
 
     def __init__(
         self,

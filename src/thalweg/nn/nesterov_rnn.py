@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Unpack
+from typing import Unpack
 
-from thalweg.core.catalogue import Axis
 from thalweg.nn.drives import Nesterov
-from thalweg.nn.recurrent import CellOptions, LayerOptions, RecurrentCell, RecurrentLayer
+from thalweg.nn.family import MomentumLayer, documented
+from thalweg.nn.recurrent import CellOptions, LayerOptions, RecurrentCell
 from thalweg.nn.units import LSTMUnit, RNNUnit
 
-_PAPER = "Nguyen, Baraniuk, Bertozzi, Osher & Wang, NeurIPS 2020 (arXiv 2006.06919)"
 
-
-class NesterovRNN(RecurrentLayer):
+@documented
+class NesterovRNN(MomentumLayer):
     r"""An RNN driven through Nesterov's growing momentum.
 
     .. math::
@@ -24,26 +23,15 @@ class NesterovRNN(RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size
-        Sizes of :math:`x_t` and :math:`h_t`, >= 1.
-    num_layers
-        Layers, each fed with the output of the one before, >= 1. Default 1.
-    nonlinearity
-        ``"tanh"`` (default), ``"relu"``, ``"modrelu"`` (with a learned bias) or ``"identity"``.
-    step
-        Step size s > 0 of the input. Default 0.6.
-    **how
-        `bias`, `batch_first`, `dropout`, `bidirectional`, `device`, `dtype` as in torch.nn.RNN.
+    %(sizes)s
+    %(nonlinearity)s
+    %(step)s
+    %(how)s
 
-    Returns
-    -------
-    tuple
-        Called with ``(input, hx=None)`` as torch.nn.RNN; the state is (h, v, k).
+    %(returns)s
+        The state is (h, v, k).
 
-    Raises
-    ------
-    ValueError
-        For a value out of range or a shape that does not fit.
+    %(raises)s
 
     Examples
     --------
@@ -53,18 +41,10 @@ class NesterovRNN(RecurrentLayer):
     >>> output.shape, v.shape
     (torch.Size([7, 2, 5]), torch.Size([1, 2, 5]))
 
-    References
-    ----------
-    Nguyen, Baraniuk, Bertozzi, Osher & Wang, "MomentumRNN: integrating momentum into recurrent
-    neural networks", NeurIPS 2020 (arXiv 2006.06919).
+    %(paper)s
     """
 
-    paper = _PAPER
-    year = 2020
-    family = "recurrent"
-    needs: ClassVar[tuple[str, ...]] = ()
     memory = "hidden_size per sequence + 1"
-    search_space: ClassVar[dict[str, Axis]] = {}
 
     def __init__(
         self,
@@ -104,7 +84,8 @@ class NesterovRNNCell(RecurrentCell):
         super().__init__(RNNUnit(nonlinearity), Nesterov(step), input_size, hidden_size, **how)
 
 
-class NesterovLSTM(RecurrentLayer):
+@documented
+class NesterovLSTM(MomentumLayer):
     r"""An LSTM driven through Nesterov's growing momentum.
 
     .. math::
@@ -118,24 +99,14 @@ class NesterovLSTM(RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size
-        Sizes of :math:`x_t` and :math:`h_t`, >= 1.
-    num_layers
-        Layers, each fed with the output of the one before, >= 1. Default 1.
-    step
-        Step size s > 0 of the input. Default 0.6.
-    **how
-        `bias`, `batch_first`, `dropout`, `bidirectional`, `device`, `dtype` as in torch.nn.LSTM.
+    %(sizes)s
+    %(step)s
+    %(how)s
 
-    Returns
-    -------
-    tuple
-        Called with ``(input, hx=None)`` as torch.nn.LSTM; the state is (h, c, v, k).
+    %(returns)s
+        The state is (h, c, v, k).
 
-    Raises
-    ------
-    ValueError
-        For a value out of range or a shape that does not fit.
+    %(raises)s
 
     Examples
     --------
@@ -145,18 +116,10 @@ class NesterovLSTM(RecurrentLayer):
     >>> output.shape, v.shape
     (torch.Size([7, 2, 5]), torch.Size([1, 2, 20]))
 
-    References
-    ----------
-    Nguyen, Baraniuk, Bertozzi, Osher & Wang, "MomentumRNN: integrating momentum into recurrent
-    neural networks", NeurIPS 2020 (arXiv 2006.06919).
+    %(paper)s
     """
 
-    paper = _PAPER
-    year = 2020
-    family = "recurrent"
-    needs: ClassVar[tuple[str, ...]] = ()
     memory = "4 hidden_size per sequence + 1"
-    search_space: ClassVar[dict[str, Axis]] = {}
 
     def __init__(
         self,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Unpack
+from typing import Unpack
 
-from thalweg.core.catalogue import Axis
 from thalweg.nn.drives import AdamDrive
-from thalweg.nn.recurrent import CellOptions, LayerOptions, RecurrentCell, RecurrentLayer
+from thalweg.nn.family import MomentumLayer, documented
+from thalweg.nn.recurrent import CellOptions, LayerOptions, RecurrentCell
 from thalweg.nn.units import LSTMUnit, RNNUnit
 
-_PAPER = "Nguyen, Baraniuk, Bertozzi, Osher & Wang, NeurIPS 2020 (arXiv 2006.06919)"
 
-
-class RMSPropRNN(RecurrentLayer):
+@documented
+class RMSPropRNN(MomentumLayer):
     r"""An RNN driven through RMSProp's second moment.
 
     .. math::
@@ -24,28 +23,16 @@ class RMSPropRNN(RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size
-        Sizes of :math:`x_t` and :math:`h_t`, >= 1.
-    num_layers
-        Layers, each fed with the output of the one before, >= 1. Default 1.
-    nonlinearity
-        ``"tanh"`` (default), ``"relu"``, ``"modrelu"`` (with a learned bias) or ``"identity"``.
-    step
-        Step size s > 0 of the input. Default 0.6.
-    beta
-        Second-moment rate :math:`\beta` in [0, 1). Default 0.9.
-    **how
-        `bias`, `batch_first`, `dropout`, `bidirectional`, `device`, `dtype` as in torch.nn.RNN.
+    %(sizes)s
+    %(nonlinearity)s
+    %(step)s
+    %(beta)s
+    %(how)s
 
-    Returns
-    -------
-    tuple
-        Called with ``(input, hx=None)`` as torch.nn.RNN; the state is (h, v, q).
+    %(returns)s
+        The state is (h, v, q).
 
-    Raises
-    ------
-    ValueError
-        For a value out of range or a shape that does not fit.
+    %(raises)s
 
     Examples
     --------
@@ -55,18 +42,10 @@ class RMSPropRNN(RecurrentLayer):
     >>> output.shape, v.shape
     (torch.Size([7, 2, 5]), torch.Size([1, 2, 5]))
 
-    References
-    ----------
-    Nguyen, Baraniuk, Bertozzi, Osher & Wang, "MomentumRNN: integrating momentum into recurrent
-    neural networks", NeurIPS 2020 (arXiv 2006.06919).
+    %(paper)s
     """
 
-    paper = _PAPER
-    year = 2020
-    family = "recurrent"
-    needs: ClassVar[tuple[str, ...]] = ()
     memory = "2 hidden_size per sequence"
-    search_space: ClassVar[dict[str, Axis]] = {}
 
     def __init__(
         self,
@@ -115,7 +94,8 @@ class RMSPropRNNCell(RecurrentCell):
         )
 
 
-class RMSPropLSTM(RecurrentLayer):
+@documented
+class RMSPropLSTM(MomentumLayer):
     r"""An LSTM driven through RMSProp's second moment.
 
     .. math::
@@ -129,26 +109,15 @@ class RMSPropLSTM(RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size
-        Sizes of :math:`x_t` and :math:`h_t`, >= 1.
-    num_layers
-        Layers, each fed with the output of the one before, >= 1. Default 1.
-    step
-        Step size s > 0 of the input. Default 0.6.
-    beta
-        Second-moment rate :math:`\beta` in [0, 1). Default 0.9.
-    **how
-        `bias`, `batch_first`, `dropout`, `bidirectional`, `device`, `dtype` as in torch.nn.LSTM.
+    %(sizes)s
+    %(step)s
+    %(beta)s
+    %(how)s
 
-    Returns
-    -------
-    tuple
-        Called with ``(input, hx=None)`` as torch.nn.LSTM; the state is (h, c, v, q).
+    %(returns)s
+        The state is (h, c, v, q).
 
-    Raises
-    ------
-    ValueError
-        For a value out of range or a shape that does not fit.
+    %(raises)s
 
     Examples
     --------
@@ -158,18 +127,10 @@ class RMSPropLSTM(RecurrentLayer):
     >>> output.shape, v.shape
     (torch.Size([7, 2, 5]), torch.Size([1, 2, 20]))
 
-    References
-    ----------
-    Nguyen, Baraniuk, Bertozzi, Osher & Wang, "MomentumRNN: integrating momentum into recurrent
-    neural networks", NeurIPS 2020 (arXiv 2006.06919).
+    %(paper)s
     """
 
-    paper = _PAPER
-    year = 2020
-    family = "recurrent"
-    needs: ClassVar[tuple[str, ...]] = ()
     memory = "8 hidden_size per sequence"
-    search_space: ClassVar[dict[str, Axis]] = {}
 
     def __init__(
         self,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Unpack
+from typing import Unpack
 
-from thalweg.core.catalogue import Axis
 from thalweg.nn.drives import Nesterov, OfficialNesterov
-from thalweg.nn.recurrent import CellOptions, LayerOptions, RecurrentCell, RecurrentLayer
+from thalweg.nn.family import MomentumLayer, documented
+from thalweg.nn.recurrent import CellOptions, LayerOptions, RecurrentCell
 from thalweg.nn.units import LSTMUnit
 
-_PAPER = "Nguyen, Baraniuk, Bertozzi, Osher & Wang, NeurIPS 2020 (arXiv 2006.06919)"
 
-
-class SRLSTM(RecurrentLayer):
+@documented
+class SRLSTM(MomentumLayer):
     r"""An LSTM driven through Nesterov momentum that is restarted on a schedule.
 
     .. math::
@@ -26,30 +25,20 @@ class SRLSTM(RecurrentLayer):
 
     Parameters
     ----------
-    input_size, hidden_size
-        Sizes of :math:`x_t` and :math:`h_t`, >= 1.
-    num_layers
-        Layers, each fed with the output of the one before, >= 1. Default 1.
-    step
-        Step size s > 0 of the input. Default 0.6.
+    %(sizes)s
+    %(step)s
     restart
         Steps between restarts, >= 0; 0 never restarts. Default 40.
     official_lstm
         Follow the authors' LSTM code, whose momentum is on :math:`p_t = U h_{t-1} + b_U - s e_t`:
         the pre-activation is :math:`p_t + \frac{k-1}{k+2} (p_t - p_{t-1})`, and the state v holds
         :math:`p_t`. Default False: the formula above.
-    **how
-        `bias`, `batch_first`, `dropout`, `bidirectional`, `device`, `dtype` as in torch.nn.LSTM.
+    %(how)s
 
-    Returns
-    -------
-    tuple
-        Called with ``(input, hx=None)`` as torch.nn.LSTM; the state is (h, c, v, k).
+    %(returns)s
+        The state is (h, c, v, k).
 
-    Raises
-    ------
-    ValueError
-        For a value out of range or a shape that does not fit.
+    %(raises)s
 
     Examples
     --------
@@ -59,18 +48,10 @@ class SRLSTM(RecurrentLayer):
     >>> output.shape, v.shape
     (torch.Size([7, 2, 5]), torch.Size([1, 2, 20]))
 
-    References
-    ----------
-    Nguyen, Baraniuk, Bertozzi, Osher & Wang, "MomentumRNN: integrating momentum into recurrent
-    neural networks", NeurIPS 2020 (arXiv 2006.06919).
+    %(paper)s
     """
 
-    paper = _PAPER
-    year = 2020
-    family = "recurrent"
-    needs: ClassVar[tuple[str, ...]] = ()
     memory = "4 hidden_size per sequence + 1"
-    search_space: ClassVar[dict[str, Axis]] = {}
 
     def __init__(
         self,
