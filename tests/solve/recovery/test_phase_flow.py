@@ -1,5 +1,6 @@
 """Flows of phase retrieval: gradients, the card's tables, traps, invariances."""
 
+import inspect
 import statistics
 
 import pytest
@@ -20,6 +21,7 @@ from thalweg.solve.recovery import (
     wirtinger_flow,
 )
 from thalweg.solve.recovery.phase_amplitude import amplitude_term
+from thalweg.solve.recovery.phase_descent import FlowOptions, flow
 from thalweg.solve.recovery.phase_flow import intensity_term, poisson_term
 
 WF, TWF = wirtinger_flow, truncated_wirtinger_flow
@@ -351,3 +353,16 @@ def test_bad_arguments_are_named(method, arguments):
     problem = PhaseRetrieval.random(5, 40, generator=seeded())
     with pytest.raises(ValueError, match=rf"^{next(iter(arguments))} must be"):
         method(problem, **arguments)
+
+
+def test_keywords_of_the_descent_are_shown_and_no_other_is_taken():
+    shared = inspect.signature(flow).parameters
+    for method in FLOWS:
+        shown = inspect.signature(method).parameters
+        for name in FlowOptions.__annotations__:
+            assert shown[name] == shared[name]
+        assert not any(p.kind is p.VAR_KEYWORD for p in shown.values())
+        problem = PhaseRetrieval.random(4, 40, generator=seeded())
+        for name in ("schedule", "momentum"):
+            with pytest.raises(TypeError, match=name):
+                method(problem, **{name: lambda t, start: 1.0})

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from thalweg.core import Result, check
 from thalweg.core.catalogue import LogUniform, method
-from thalweg.solve.recovery.phase_descent import flow
-from thalweg.solve.recovery.phase_flow import Start, step_for
+from thalweg.core.signature import with_keywords_of
+from thalweg.solve.recovery.phase_descent import FlowOptions, flow
+from thalweg.solve.recovery.phase_flow import step_for
 from thalweg.solve.recovery.phase_retrieval import PhaseRetrieval
 
 
@@ -22,19 +22,12 @@ from thalweg.solve.recovery.phase_retrieval import PhaseRetrieval
     problems=(PhaseRetrieval,),
     search_space={"step_size": LogUniform(0.1, 1.5)},
 )
+@with_keywords_of(flow)
 def amplitude_flow(
     problem: PhaseRetrieval,
     *,
     step_size: float | None = None,
-    start: Start = "optimal",
-    tol: float = 1e-10,
-    xtol: float | None = None,
-    max_steps: int = 2000,
-    max_seconds: float | None = None,
-    halvings: int = 5,
-    generator: torch.Generator | None = None,
-    callback: Callable[[Result[Any]], object] | None = None,
-    progress: bool = False,
+    **how: Unpack[FlowOptions],
 ) -> Result[Tensor]:
     r"""Gradient descent on the squared misfit of the amplitudes :math:`\psi = \sqrt y`.
 
@@ -67,15 +60,7 @@ def amplitude_flow(
         problem,
         lambda seen, z: amplitude_term(seen, amplitude),
         step_for(problem, step_size, complex_=1.0, real=0.6),
-        start=start,
-        tol=tol,
-        xtol=xtol,
-        max_steps=max_steps,
-        max_seconds=max_seconds,
-        halvings=halvings,
-        generator=generator,
-        callback=callback,
-        progress=progress,
+        **how,
     )
 
 
@@ -86,20 +71,13 @@ def amplitude_flow(
     problems=(PhaseRetrieval,),
     search_space={"step_size": LogUniform(0.1, 1.5), "gamma": LogUniform(0.3, 2.0)},
 )
+@with_keywords_of(flow)
 def truncated_amplitude_flow(
     problem: PhaseRetrieval,
     *,
     step_size: float | None = None,
     gamma: float = 0.7,
-    start: Start = "optimal",
-    tol: float = 1e-10,
-    xtol: float | None = None,
-    max_steps: int = 2000,
-    max_seconds: float | None = None,
-    halvings: int = 5,
-    generator: torch.Generator | None = None,
-    callback: Callable[[Result[Any]], object] | None = None,
-    progress: bool = False,
+    **how: Unpack[FlowOptions],
 ) -> Result[Tensor]:
     r"""Amplitude flow without the terms whose phase is not to be trusted: the one to try first.
 
@@ -140,15 +118,7 @@ def truncated_amplitude_flow(
         problem,
         term,
         step_for(problem, step_size, complex_=1.0, real=0.6),
-        start=start,
-        tol=tol,
-        xtol=xtol,
-        max_steps=max_steps,
-        max_seconds=max_seconds,
-        halvings=halvings,
-        generator=generator,
-        callback=callback,
-        progress=progress,
+        **how,
     )
 
 
@@ -159,20 +129,13 @@ def truncated_amplitude_flow(
     problems=(PhaseRetrieval,),
     search_space={"step_size": LogUniform(0.5, 8.0), "beta": LogUniform(1.0, 30.0)},
 )
+@with_keywords_of(flow)
 def reweighted_amplitude_flow(
     problem: PhaseRetrieval,
     *,
     step_size: float | None = None,
     beta: float = 10.0,
-    start: Start = "optimal",
-    tol: float = 1e-10,
-    xtol: float | None = None,
-    max_steps: int = 2000,
-    max_seconds: float | None = None,
-    halvings: int = 5,
-    generator: torch.Generator | None = None,
-    callback: Callable[[Result[Any]], object] | None = None,
-    progress: bool = False,
+    **how: Unpack[FlowOptions],
 ) -> Result[Tensor]:
     r"""Amplitude flow with each term weighed by how far its phase is to be trusted.
 
@@ -219,15 +182,7 @@ def reweighted_amplitude_flow(
         problem,
         term,
         step_for(problem, step_size, complex_=5.0, real=2.0),
-        start=start,
-        tol=tol,
-        xtol=xtol,
-        max_steps=max_steps,
-        max_seconds=max_seconds,
-        halvings=halvings,
-        generator=generator,
-        callback=callback,
-        progress=progress,
+        **how,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from thalweg.core import Reason, Result, check
 from thalweg.solve.recovery.descent import descend
 from thalweg.solve.recovery.lines import squared_modulus
 from thalweg.solve.recovery.phase_retrieval import PhaseRetrieval
+
+Start = str | Tensor
+"""An initializer's name, ``"random"``, or a tensor to continue from."""
 
 PLATEAU = 500
 """Steps for which the residual may rise: other losses cross its plateaus and turn down again."""
@@ -55,21 +58,36 @@ class Seen:
         return self.problem.error(x)
 
 
+class FlowOptions(TypedDict, total=False):
+    """Keyword arguments of every flow, passed on to `flow`; its defaults are theirs."""
+
+    start: Start
+    tol: float
+    xtol: float | None
+    max_steps: int
+    max_seconds: float | None
+    halvings: int
+    generator: torch.Generator | None
+    callback: Callable[[Result[Any]], object] | None
+    progress: bool
+
+
 def flow(
     problem: PhaseRetrieval,
     term: Term,
     step_size: float,
-    *,
     schedule: Callable[[int, Tensor], float | Tensor] = lambda t, start: 1.0,
-    start: Any,
-    tol: float,
-    xtol: float | None,
-    max_steps: int,
-    max_seconds: float | None,
-    halvings: int,
-    generator: torch.Generator | None,
-    callback: Callable[[Result[Any]], object] | None,
-    progress: bool,
+    /,
+    *,
+    start: Start = "optimal",
+    tol: float = 1e-10,
+    xtol: float | None = None,
+    max_steps: int = 2000,
+    max_seconds: float | None = None,
+    halvings: int = 5,
+    generator: torch.Generator | None = None,
+    callback: Callable[[Result[Any]], object] | None = None,
+    progress: bool = False,
 ) -> Result[Tensor]:
     r"""Descend along :math:`A^* w / m`, w the method's term, in units where all data have mean 1.
 
@@ -89,7 +107,7 @@ def flow(
         Factor of the step size at step t = 1, 2, ..., given the start in units of
         :math:`\lambda`, shape ``(..., n)``.
     start, tol, xtol, max_steps, max_seconds, halvings, generator, callback, progress
-        As in the methods.
+        As in `thalweg.solve.recovery.wirtinger_flow`.
     """
     check.number("step_size", step_size, gt=0)
     check.number("halvings", halvings, ge=0, integer=True)

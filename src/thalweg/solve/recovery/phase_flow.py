@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from thalweg.core import Result, check
 from thalweg.core.catalogue import LogUniform, method
+from thalweg.core.signature import with_keywords_of
 from thalweg.solve.recovery.lines import squared_modulus
-from thalweg.solve.recovery.phase_descent import flow
+from thalweg.solve.recovery.phase_descent import FlowOptions, flow
 from thalweg.solve.recovery.phase_retrieval import PhaseRetrieval
-
-Start = str | Tensor
 
 
 @method(
@@ -25,20 +23,13 @@ Start = str | Tensor
     problems=(PhaseRetrieval,),
     search_space={"step_size": LogUniform(0.05, 0.8)},
 )
+@with_keywords_of(flow)
 def wirtinger_flow(
     problem: PhaseRetrieval,
     *,
     step_size: float | None = None,
     ramp: float = 330.0,
-    start: Start = "optimal",
-    tol: float = 1e-10,
-    xtol: float | None = None,
-    max_steps: int = 2000,
-    max_seconds: float | None = None,
-    halvings: int = 5,
-    generator: torch.Generator | None = None,
-    callback: Callable[[Result[Any]], object] | None = None,
-    progress: bool = False,
+    **how: Unpack[FlowOptions],
 ) -> Result[Tensor]:
     r"""Gradient descent on the squared misfit of the intensities.
 
@@ -96,16 +87,8 @@ def wirtinger_flow(
         problem,
         lambda seen, z: intensity_term(seen, problem.intensity),
         mu,
-        schedule=schedule,
-        start=start,
-        tol=tol,
-        xtol=xtol,
-        max_steps=max_steps,
-        max_seconds=max_seconds,
-        halvings=halvings,
-        generator=generator,
-        callback=callback,
-        progress=progress,
+        schedule,
+        **how,
     )
 
 
@@ -116,6 +99,7 @@ def wirtinger_flow(
     problems=(PhaseRetrieval,),
     search_space={"step_size": LogUniform(0.02, 0.5)},
 )
+@with_keywords_of(flow)
 def truncated_wirtinger_flow(
     problem: PhaseRetrieval,
     *,
@@ -123,15 +107,7 @@ def truncated_wirtinger_flow(
     lower: float = 0.3,
     upper: float = 5.0,
     spread: float = 5.0,
-    start: Start = "optimal",
-    tol: float = 1e-10,
-    xtol: float | None = None,
-    max_steps: int = 2000,
-    max_seconds: float | None = None,
-    halvings: int = 5,
-    generator: torch.Generator | None = None,
-    callback: Callable[[Result[Any]], object] | None = None,
-    progress: bool = False,
+    **how: Unpack[FlowOptions],
 ) -> Result[Tensor]:
     r"""Ascent of the Poisson likelihood, without the terms that mislead.
 
@@ -182,15 +158,7 @@ def truncated_wirtinger_flow(
         problem,
         term,
         check.number("step_size", step_size, gt=0),
-        start=start,
-        tol=tol,
-        xtol=xtol,
-        max_steps=max_steps,
-        max_seconds=max_seconds,
-        halvings=halvings,
-        generator=generator,
-        callback=callback,
-        progress=progress,
+        **how,
     )
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from thalweg.core import Result
 from thalweg.core.catalogue import method
 from thalweg.solve.recovery.descent import descend
-from thalweg.solve.recovery.phase_descent import PLATEAU, Seen
-from thalweg.solve.recovery.phase_flow import Start
+from thalweg.solve.recovery.phase_descent import PLATEAU, Seen, Start
 from thalweg.solve.recovery.phase_retrieval import PhaseRetrieval
 
 
