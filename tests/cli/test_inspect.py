@@ -80,7 +80,7 @@ def refused(result: Result, *said: str, lines: int = 1) -> None:
 
 
 def test_a_verdict_and_a_page() -> None:
-    result = run("my.py", "--budget", "60")
+    result = run("my.py", "--budget", "60", "--quiet")
     assert result.exit_code == 0 and result.stderr == ""
     assert result.stdout.startswith("This is not a stationary point: the loss still falls.")
     assert "NOT_STATIONARY" in result.stdout and "Spent: " in result.stdout
@@ -88,6 +88,28 @@ def test_a_verdict_and_a_page() -> None:
     assert sorted(os.listdir("inspect-my")) == ["index.html", "inspection.json", "plotly.min.js"]
     page = Path("inspect-my/index.html").read_text()
     assert "the loader shuffles its rows; they were read in order" in page
+
+
+def test_each_measurement_is_a_line_on_stderr_where_there_is_no_terminal() -> None:
+    result = run("my.py", "--budget", "60", "--json")
+    record = json.loads(result.stdout)  # stdout is kept clean
+    lines = result.stderr.splitlines()
+    assert [line.partition("] ")[2].partition(":")[0] for line in lines] == [
+        row["name"] for row in record["cost"]
+    ]
+    assert lines[0].startswith(f"[{record['cost'][0]['products']:2}/60] Certificate: ")
+    assert lines[-1].startswith(f"[{sum(row['products'] for row in record['cost'])}/60] Slice")
+
+
+def test_an_interruption_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("thalweg.inspect.measure.both_ends", stopped)
+    result = run("my.py", "--budget", "60")
+    assert result.exit_code == 130 and result.stdout == ""
+    assert result.stderr.splitlines()[-1] == "thalweg: interrupted; nothing was written"
+    assert not Path("inspect-my").exists()
 
 
 def test_a_checkpoint_changes_the_verdict() -> None:
@@ -165,7 +187,7 @@ def test_a_tolerance_below_the_resolution_warns() -> None:
         "    c = torch.linspace(1e-6, 1, 1000, dtype=torch.float64)\n"
         "    return Training.from_function(lambda x: (c * x**2).sum(), torch.zeros_like(c))\n"
     )
-    result = run("bowl.py", "--budget", "40", "--beta", "1e-4")
+    result = run("bowl.py", "--budget", "40", "--beta", "1e-4", "--quiet")
     assert result.exit_code == 0
     assert result.stderr.startswith("thalweg: warning: --beta must be above the resolution")
     assert result.stderr.count("\n") == 1

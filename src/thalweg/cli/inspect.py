@@ -6,14 +6,14 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from thalweg.cli.errors import stop, told_in_one_sentence
+from thalweg.cli.errors import INTERRUPTED, stop, told_in_one_sentence
 
 if TYPE_CHECKING:
     from thalweg.core import Training
@@ -66,6 +66,9 @@ def inspect(
         bool, typer.Option("--json", help="Print the findings as JSON, and nothing else.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the problem, and of everything random.")] = 0,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Do not show how it gets on (on stderr).")
+    ] = False,
 ) -> None:
     """Say what kind of point a model is at, and write one page about it.
 
@@ -82,6 +85,7 @@ def inspect(
 
     Exit codes: 0 done, 2 bad input, 130 interrupted.
     """
+    from thalweg.cli.measurements import Shown
     from thalweg.cli.streams import as_strict_json, stdout_kept_clean
 
     folder = out or Path(f"inspect-{_file_name(problem)}")
@@ -89,14 +93,20 @@ def inspect(
         raise stop(f"--out must be a folder, got {str(folder)!r}, which is a file")
     with told_in_one_sentence(), stdout_kept_clean(as_json) as (shown, _):
         training, name = _training(problem, checkpoint, seed)
-        found = _inspected(
-            training,
-            name=name,
-            budget=budget,
-            gradient_tolerance=gradient_tolerance,
-            curvature_tolerance=curvature_tolerance,
-            seed=seed,
-        )
+        with (
+            _interruption_told(),
+            Shown(sys.stderr, quiet=quiet) as progress,
+            _warnings_told(progress.tell),
+        ):
+            found = _inspected(
+                training,
+                name=name,
+                budget=budget,
+                gradient_tolerance=gradient_tolerance,
+                curvature_tolerance=curvature_tolerance,
+                seed=seed,
+                on_event=progress,
+            )
         if as_json and out is None:
             print(as_strict_json(found.to_dict()), file=shown)
             return
@@ -132,16 +142,15 @@ def _inspected(training: Training, **how: Any) -> Inspection:
     from thalweg.compare.errors import BadInput, one_line, own_traceback
     from thalweg.inspect import inspect as measure
 
-    with _warnings_told():
-        try:
-            return measure(training, **how)
-        except Exception as error:
-            if _from_users(error):
-                told = f"the loss of {how['name']} raised {one_line(error)}"
-                raise BadInput(told, own_traceback(error)) from error
-            if isinstance(error, ValueError | TypeError):
-                raise BadInput(_as_options(str(error))) from error
-            raise
+    try:
+        return measure(training, **how)
+    except Exception as error:
+        if _from_users(error):
+            told = f"the loss of {how['name']} raised {one_line(error)}"
+            raise BadInput(told, own_traceback(error)) from error
+        if isinstance(error, ValueError | TypeError):
+            raise BadInput(_as_options(str(error))) from error
+        raise
 
 
 def _from_users(error: BaseException) -> bool:
@@ -165,16 +174,26 @@ def _as_options(message: str) -> str:
 
 
 @contextmanager
-def _warnings_told() -> Iterator[None]:
+def _warnings_told(tell: Callable[[str], None]) -> Iterator[None]:
     """Warnings as one line each, when they come: before what they warn of is spent."""
 
-    def tell(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        typer.echo(f"thalweg: warning: {_as_options(str(message))}", err=True)
+    def warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        tell(f"thalweg: warning: {_as_options(str(message))}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = tell
+        warnings.showwarning = warn
         yield
+
+
+@contextmanager
+def _interruption_told() -> Iterator[None]:
+    """An inspection that was stopped leaves nothing to go on from."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("thalweg: interrupted; nothing was written", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _told(found: Inspection, page: Path) -> str:

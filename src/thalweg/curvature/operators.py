@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, TypedDict, Unpack
 
 import torch
@@ -19,6 +21,8 @@ from thalweg.curvature.gauss_newton import gauss_newton_products
 from thalweg.curvature.hessian import hessian_products
 from thalweg.curvature.objective import Mode, Objective
 from thalweg.numeric.operator import dense
+
+_watched: ContextVar[Callable[[int], object] | None] = ContextVar("watched", default=None)
 
 
 class How(TypedDict, total=False):
@@ -80,8 +84,13 @@ class Operator:
             got = tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__
             n = self.shape[0]
             raise ValueError(f"v must be of shape ({n},) or ({n}, k), got {got}")
-        self.n_products += 1 if v.ndim == 1 else v.shape[1]
-        return self._product(v.detach().to(self.device, self.dtype))
+        vectors = 1 if v.ndim == 1 else v.shape[1]
+        self.n_products += vectors
+        product = self._product(v.detach().to(self.device, self.dtype))
+        watch = _watched.get()
+        if watch is not None:
+            watch(vectors)
+        return product
 
     def dense(self) -> Tensor:
         """The matrix ``(d, d)``, made symmetric: d products, so for small d."""
@@ -114,6 +123,27 @@ class Operator:
 
     def __repr__(self) -> str:
         return f"{self.name}(d={self.shape[0]}, {self.dtype}, {self.objective.training.name})"
+
+
+@contextmanager
+def products_watched(tell: Callable[[int], object]) -> Iterator[None]:
+    """Call `tell` after every product of an `Operator` inside the block, with its vectors.
+
+    For progress: the algorithms that make the products know nothing of it. What another thread
+    makes is not told.
+
+    Examples
+    --------
+    >>> H = hessian(Training.from_function(lambda x: (x**3).sum(), torch.tensor([1.0, 2.0])))
+    >>> with products_watched(print):
+    ...     product = H @ torch.eye(2)
+    2
+    """
+    token = _watched.set(tell)
+    try:
+        yield
+    finally:
+        _watched.reset(token)
 
 
 def prepared(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from thalweg.curvature.operators import products_watched
+
+Tell = Callable[[dict[str, Any]], object]
+"""Is told how an inspection gets on; see `thalweg.inspect`'s `on_event`."""
 
 
 @dataclass
@@ -46,6 +51,8 @@ class Ledger:
 
     rows: list[Spent] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    tell: Tell | None = None
+    budget: int | None = None
 
     @property
     def products(self) -> int:
@@ -65,12 +72,21 @@ class Ledger:
     @contextmanager
     def on(self, name: str) -> Iterator[Spent]:
         """Time what is measured in the block; the caller adds products and passes."""
-        spent, start = Spent(name), time.perf_counter()
+        spent, start, made = Spent(name), time.perf_counter(), 0
         self.rows.append(spent)
+
+        def count(vectors: int) -> None:
+            nonlocal made
+            made += vectors
+            self._event("products", name, made, spent.passes, time.perf_counter() - start)
+
+        self._event("begun", name, 0, 0, 0.0)
         try:
-            yield spent
+            with products_watched(count):
+                yield spent
         finally:
             spent.seconds += time.perf_counter() - start
+        self._event("ended", name, spent.products, spent.passes, spent.seconds)
 
     def measured(self, name: str, measure: Any) -> Any:
         """``measure(spent)``; None if it cannot be measured here, the reason kept.
@@ -82,4 +98,21 @@ class Ledger:
                 return measure(spent)
         except ValueError as error:
             self.skipped[name] = str(error)
+            row = self.rows[-1]
+            self._event("skipped", name, row.products, row.passes, row.seconds)
             return None
+
+    def _event(self, kind: str, name: str, products: int, passes: int, seconds: float) -> None:
+        if self.tell is not None:
+            earlier = sum(row.products for row in self.rows[:-1])
+            self.tell(
+                {
+                    "kind": kind,
+                    "measurement": name,
+                    "products": products,
+                    "passes": passes,
+                    "seconds": seconds,
+                    "spent": earlier + products,
+                    "budget": self.budget,
+                }
+            )

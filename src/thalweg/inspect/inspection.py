@@ -24,7 +24,7 @@ from thalweg.curvature.operators import How, hessian
 from thalweg.curvature.spectrum import ExtremeEigenvalues
 from thalweg.curvature.trace import trace as trace_of
 from thalweg.inspect import advice, measure
-from thalweg.inspect.cost import Ledger, Spent
+from thalweg.inspect.cost import Ledger, Spent, Tell
 from thalweg.inspect.layers import Layer, measure_layers
 from thalweg.numeric.estimate import OperatorEstimate
 
@@ -125,6 +125,7 @@ def inspect(
     curvature_tolerance: float | None = None,
     seed: int = 0,
     name: str | None = None,
+    on_event: Tell | None = None,
     **how: Unpack[How],
 ) -> Inspection:
     r"""Say what kind of point the model is at, and measure what is around it.
@@ -148,6 +149,11 @@ def inspect(
         Of everything random, >= 0. Equal seeds, equal inspections.
     name
         How the page calls the problem. Default: the training's name.
+    on_event
+        Called with a dict when a measurement has begun, after each of its products, and when it
+        has ended or was given up (``kind``: ``"begun"``, ``"products"``, ``"ended"``,
+        ``"skipped"``): its name (``measurement``), its ``products``, ``passes`` and ``seconds``
+        so far, the products in all (``spent``) and the ``budget``. Default: nothing is called.
     **how
         ``mode``, ``weight``, ``memory``, ``group``: see `thalweg.curvature.Objective`.
 
@@ -184,7 +190,7 @@ def inspect(
     training, notes = read_in_order(training)
     objective = Objective(training, **how)
     allowed = {part: max(2, int(share * budget)) for part, share in SHARES.items()}
-    ledger = Ledger()
+    ledger = Ledger(tell=on_event, budget=budget)
     with ledger.on("Certificate") as spent:
         certificate = certify(
             objective,
