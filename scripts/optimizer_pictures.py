@@ -19,7 +19,8 @@ import matplotlib.figure
 import torch
 from torch import Tensor
 
-from thalweg.compare import methods, tune
+from thalweg.compare import catalogues, methods, tune
+from thalweg.compare.contender import Contender
 from thalweg.compare.run import needs_closure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,7 @@ def value(x: Tensor) -> Tensor:
     return (1 - x[0]) ** 2 + 10 * (x[1] - x[0] ** 2) ** 2
 
 
-def path(contender: methods.Contender, values: dict[str, Any]) -> list[tuple[float, float, float]]:
+def path(contender: Contender, values: dict[str, Any]) -> list[tuple[float, float, float]]:
     """(x, y, f) before every step; it ends where a value is not finite."""
     x = torch.nn.Parameter(torch.tensor(START))
     arguments = contender.arguments(values)
@@ -61,7 +62,7 @@ def path(contender: methods.Contender, values: dict[str, Any]) -> list[tuple[flo
     return found
 
 
-def best_path(contender: methods.Contender) -> tuple[dict[str, Any], list[Any]]:
+def best_path(contender: Contender) -> tuple[dict[str, Any], list[Any]]:
     """The point of the search space that ends lowest, and its path."""
     trials = [values for _, values in tune.table(contender, TRIALS)] or [{}]
     paths = [(values, path(contender, values)) for values in trials]
@@ -69,7 +70,7 @@ def best_path(contender: methods.Contender) -> tuple[dict[str, Any], list[Any]]:
     return min(complete, key=lambda each: each[1][-1][2])
 
 
-def draw(contender: methods.Contender) -> matplotlib.figure.Figure:
+def draw(contender: Contender) -> matplotlib.figure.Figure:
     """The path over the contours, and the values along it."""
     values, points = best_path(contender)
     figure = matplotlib.figure.Figure(figsize=(7.2, 2.8), dpi=90, layout="constrained")
@@ -93,7 +94,7 @@ def draw(contender: methods.Contender) -> matplotlib.figure.Figure:
 
 def main(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    for entry in methods.entries():
+    for entry in catalogues.entries():
         if not (inspect.isclass(entry.target) and hasattr(entry.target, "step")):
             continue
         (contender,) = methods.resolve(entry.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from thalweg.compare import methods
+from thalweg.compare import catalogues, methods
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location(
@@ -21,7 +21,7 @@ spec.loader.exec_module(pictures)
 def test_every_optimizer_has_its_picture():
     names = {
         entry.name.lower()
-        for entry in methods.entries()
+        for entry in catalogues.entries()
         if inspect.isclass(entry.target) and hasattr(entry.target, "step")
     }
     assert names == {file.stem for file in (ROOT / "docs" / "images" / "methods").glob("*.png")}

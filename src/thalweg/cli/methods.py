@@ -54,7 +54,7 @@ def catalogue() -> list[Entry]:
 
 def facts(entry: Entry) -> dict[str, Any]:
     """One line of the catalogue as JSON."""
-    from thalweg.compare.methods import describe_axis
+    from thalweg.compare.spaces import describe_axis
     from thalweg.core.catalogue import names_of
 
     return {

@@ -234,7 +234,7 @@ class _Run:
     def run(self) -> dict[str, Any]:
         import torch
 
-        from thalweg.compare.methods import parameters_of
+        from thalweg.compare.signatures import parameters_of
         from thalweg.core import Reason
         from thalweg.solve.resume import Keeper, joined
 

@@ -40,7 +40,7 @@ def _is_problem(word: str) -> bool:
     if ":" in word:
         return not _names_a_method(word)
 
-    from thalweg.compare.methods import entries, solvers
+    from thalweg.compare.catalogues import entries, solvers
     from thalweg.compare.problems import builtin
     from thalweg.core.catalogue import find
 

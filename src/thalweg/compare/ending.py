@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from thalweg.compare.contender import Contender
 from thalweg.compare.errors import one_line
-from thalweg.compare.methods import Contender
 from thalweg.compare.plan import Job, Plan, cannot_write, write_atomically
 from thalweg.compare.record import read
 from thalweg.compare.run import end_point, one_thread

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from thalweg.compare.catalogues import solvers
+from thalweg.compare.contender import Contender
 from thalweg.compare.errors import BadInput, one_line
-from thalweg.compare.methods import Contender, Method, resolve, solvers
+from thalweg.compare.methods import Method, resolve
 from thalweg.compare.plan import Budget
 from thalweg.compare.problems import Problem, load
 from thalweg.compare.run import one_thread

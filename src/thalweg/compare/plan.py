@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 import thalweg
+from thalweg.compare.contender import Contender
 from thalweg.compare.errors import BadInput
-from thalweg.compare.methods import Contender, describe_axis
+from thalweg.compare.spaces import describe_axis
 
 if TYPE_CHECKING:
     from thalweg.compare.problems import Problem

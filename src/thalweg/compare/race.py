@@ -12,10 +12,11 @@ from typing import Any
 
 from thalweg.compare import summary as summaries
 from thalweg.compare import tune
+from thalweg.compare.contender import Contender
 from thalweg.compare.ending import Endings
 from thalweg.compare.entrants import budget_of, entrants
 from thalweg.compare.errors import BadInput
-from thalweg.compare.methods import Contender, Method, resolve
+from thalweg.compare.methods import Method, resolve
 from thalweg.compare.plan import (
     DEFAULT_SEEDS,
     TUNING_SEED,

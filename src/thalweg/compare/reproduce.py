@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thalweg.compare.methods import Contender
+from thalweg.compare.contender import Contender
 from thalweg.compare.plan import Plan, versions
 from thalweg.compare.problems import Problem
 

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
+from thalweg.compare.contender import Contender
 from thalweg.compare.errors import one_line, own_traceback
-from thalweg.compare.methods import Contender, parameters_of
 from thalweg.compare.plan import Budget, Job
 from thalweg.compare.record import Record
 from thalweg.compare.schedule import Schedule, batches, derived, length_of
+from thalweg.compare.signatures import parameters_of
 from thalweg.core import Training, seeded_rng
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from thalweg.compare.contender import Contender
 from thalweg.compare.entrants import entrants
-from thalweg.compare.methods import Contender
 from thalweg.compare.plan import Budget, job
 from thalweg.compare.problems import Problem
 from thalweg.compare.solving import DEFAULT_BUDGET, run_job

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from thalweg.compare.contender import Contender
 from thalweg.compare.errors import BadInput, one_line, own_traceback
-from thalweg.compare.methods import Contender, parameters_of
 from thalweg.compare.plan import Budget, Job
 from thalweg.compare.record import Record
 from thalweg.compare.run import Diverged, one_at_a_time, one_thread
 from thalweg.compare.run import run_job as run_optimizer
 from thalweg.compare.schedule import derived
+from thalweg.compare.signatures import parameters_of
 from thalweg.core import Reason, Result, seeded_rng
 
 if TYPE_CHECKING:

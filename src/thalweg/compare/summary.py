@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from thalweg.compare import outcome, solved, statistics, tune
+from thalweg.compare.contender import Contender
 from thalweg.compare.ending import Endings
-from thalweg.compare.methods import Contender, describe_axis
 from thalweg.compare.plan import (
     DEFAULT_SEEDS,
     TUNING_SEED,
@@ -27,6 +27,7 @@ from thalweg.compare.plan import (
 from thalweg.compare.problems import Problem
 from thalweg.compare.record import read
 from thalweg.compare.reproduce import all_versions, command, failures, hardware, source_of
+from thalweg.compare.spaces import describe_axis
 
 SCHEMA = "thalweg.race/1"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy
 
-from thalweg.compare.methods import Contender
+from thalweg.compare.contender import Contender
 from thalweg.core.catalogue import Axis, Choice, LogUniform, OneMinusLogUniform
 
 SOBOL_SEED = 0

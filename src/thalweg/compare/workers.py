@@ -11,8 +11,8 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from thalweg.compare.contender import Contender
 from thalweg.compare.errors import BadInput, one_line
-from thalweg.compare.methods import Contender
 from thalweg.compare.plan import Job, cannot_write
 from thalweg.compare.record import read, store
 from thalweg.compare.solving import run_job
