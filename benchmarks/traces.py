@@ -11,7 +11,7 @@ from spectrum import repaired_pyhessian, trained
 from timing import Comparison, Sample, Settings, Suite
 
 from thalweg.curvature import hessian, trace
-from thalweg.numeric.sketched_trace import xtrace
+from thalweg.numeric.xtrace import xtrace
 
 OURS = "trace, rtol=0.05"
 THEIRS = "PyHessian's trace, its own rule"

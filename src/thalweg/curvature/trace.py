@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 
 from thalweg.core.estimate import Estimate
-from thalweg.numeric import estimate, sketched_trace
+from thalweg.numeric.diagonal import diagonal as diagonal_of
 from thalweg.numeric.estimate import OperatorEstimate
+from thalweg.numeric.hutchinson import frobenius_norm as frobenius_norm_of
 from thalweg.numeric.operator import LinearOperator
-from thalweg.numeric.sketched_trace import Method
+from thalweg.numeric.trace import Method
+from thalweg.numeric.trace import trace as trace_of
 
 
 def trace(
@@ -37,7 +39,7 @@ def trace(
         The most products, >= 2. Default 100.
     method
         ``"hutchinson"``, ``"hutch++"``, ``"xtrace"``, ``"exact"``, or ``"auto"`` (default), which
-        chooses by how much of H few directions carry (`thalweg.numeric.sketched_trace.trace`).
+        chooses by how much of H few directions carry (`thalweg.numeric.trace.trace`).
     memory
         Bytes for vectors. Default 2 GiB.
     generator
@@ -69,9 +71,7 @@ def trace(
     Hutchinson 1989; Meyer et al. 2021 (arXiv 2010.09649); Epperly, Tropp & Webber 2024 (arXiv
     2301.07825).
     """
-    return sketched_trace.trace(
-        H, rtol, atol, max_products, method=method, memory=memory, generator=generator
-    )
+    return trace_of(H, rtol, atol, max_products, method=method, memory=memory, generator=generator)
 
 
 def diagonal(
@@ -116,7 +116,7 @@ def diagonal(
     ----------
     Bekas, Kokiopoulou & Saad 2007.
     """
-    return estimate.diagonal(H, products, memory=memory, generator=generator)
+    return diagonal_of(H, products, memory=memory, generator=generator)
 
 
 def frobenius(
@@ -154,4 +154,4 @@ def frobenius(
     >>> frobenius(hessian(f)).value
     5.0
     """
-    return estimate.frobenius_norm(H, rtol, atol, max_products, memory=memory, generator=generator)
+    return frobenius_norm_of(H, rtol, atol, max_products, memory=memory, generator=generator)

@@ -11,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from thalweg.numeric.estimate import hutchinson, rademacher
+from thalweg.numeric.diagonal import exact_trace
+from thalweg.numeric.hutchinson import hutchinson
+from thalweg.numeric.hutchpp import hutchpp
 from thalweg.numeric.operator import Counted, as_operator
-from thalweg.numeric.sketched_trace import exact_trace, hutchpp, trace, xtrace, xtrace_terms
+from thalweg.numeric.probes import rademacher
+from thalweg.numeric.trace import trace
+from thalweg.numeric.xtrace import xtrace, xtrace_terms
 
 curvlinops_trace = {
     "hutchinson": pytest.importorskip("curvlinops.trace.hutchinson"),
