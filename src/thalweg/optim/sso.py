@@ -8,18 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from thalweg.core import check, iterate
 from thalweg.core.result import Result
+from thalweg.optim.surrogate import Loss, Seen, outputs, searched_eta, seen_at, surrogate
+from thalweg.optim.surrogate_descent import Inner, descend
 
-Loss = Callable[[Tensor, Any], Tensor]
-OptimizerFactory = Callable[[list[nn.Parameter]], Optimizer]
-Inner = Literal["armijo"] | float | OptimizerFactory
 Schedule = Literal["const", "sqrt", "exp", "armijo"]
-
-# The official code's line search of the inner loop.
-_FIRST_STEP, _BACKTRACK, _DECREASE, _SMALLEST_NORM = 10.0, 0.9, 0.5, 1e-6
 
 
 class SSOStep(NamedTuple):
@@ -44,19 +39,6 @@ class SSOStep(NamedTuple):
     eta: float
     inner_steps: int
     loss_calls: int
-
-
-def surrogate(z: Tensor, z_t: Tensor, q: Tensor, loss: float | Tensor, eta: float) -> Tensor:
-    r"""The surrogate :math:`l(z_t) + \langle q, z - z_t \rangle + \|z - z_t\|^2 / (2 \eta)`.
-
-    Examples
-    --------
-    >>> z_t, q = torch.tensor([1.0, 2.0]), torch.tensor([1.0, 0.0])
-    >>> surrogate(z_t - 0.5 * q, z_t, q, loss=3.0, eta=0.5).item()  # its minimum
-    2.75
-    """
-    move = z - z_t
-    return loss + (q * move).sum() + move.square().sum() / (2 * eta)
 
 
 def sso_step(
@@ -139,7 +121,7 @@ def sso_step(
     :math:`S_t`, with a sum over targets.
     """
     _check(model, eta, inner_steps, inner)
-    seen = _seen(model, loss, batch)
+    seen = seen_at(model, loss, batch)
     return _from(seen, model, loss, batch, eta, inner_steps, inner, eta_search)
 
 
@@ -209,12 +191,12 @@ def sso_minimize(
     def step(state: _State) -> _State:
         nonlocal batch
         t = state.t + 1
-        seen = first if t == 1 else _seen(model, loss, batch)
+        seen = first if t == 1 else seen_at(model, loss, batch)
         done = _from(seen, model, loss, batch, eta_at(t), inner_steps, inner, schedule == "armijo")
         batch = next(stream)
         return _State(t, state.loss_calls + done.loss_calls, done.surrogate, _copied(model))
 
-    first = _seen(model, loss, batch)
+    first = seen_at(model, loss, batch)
     result = iterate(
         step,
         _State(0, 0, first.value, _copied(model)),
@@ -230,17 +212,6 @@ def sso_minimize(
     return result
 
 
-# ---- the parts ----
-
-
-class _Seen(NamedTuple):
-    """The outputs of a batch, their loss and its gradient: the expensive part of a step."""
-
-    z: Tensor
-    value: float
-    q: Tensor
-
-
 class _State(NamedTuple):
     t: int
     loss_calls: int
@@ -248,19 +219,8 @@ class _State(NamedTuple):
     point: dict[str, Tensor]
 
 
-def _seen(model: nn.Module, loss: Loss, batch: tuple[Any, Any]) -> _Seen:
-    inputs, target = batch
-    with torch.no_grad():
-        z = _outputs(model, inputs).clone()  # outputs may be a view of the parameters that move
-    with torch.enable_grad():
-        z.requires_grad_()
-        value = _scalar(loss(z, target))
-        (q,) = torch.autograd.grad(value, z)
-    return _Seen(z.detach(), float(value.detach()), q)
-
-
 def _from(
-    seen: _Seen,
+    seen: Seen,
     model: nn.Module,
     loss: Loss,
     batch: tuple[Any, Any],
@@ -274,13 +234,13 @@ def _from(
     z, value, q = seen
     trials = 0
     if eta_search:
-        eta, trials = _searched_eta(loss, z, q, value, target, eta)
+        eta, trials = searched_eta(loss, z, q, value, target, eta)
 
     def s() -> Tensor:
-        return surrogate(_outputs(model, inputs), z, q, value, eta)
+        return surrogate(outputs(model, inputs), z, q, value, eta)
 
     params = [p for p in model.parameters() if p.requires_grad]
-    steps = _descend(s, params, inner_steps, inner)
+    steps = descend(s, params, inner_steps, inner)
     with torch.no_grad():
         return SSOStep(value, float(s()), eta, steps, 1 + trials)
 
@@ -301,103 +261,6 @@ def _check(model: nn.Module, eta: float, inner_steps: int, inner: Inner) -> None
                 "model must be the same function at every call, got the "
                 f"{type(module).__name__} {name!r} in training mode; call its eval()"
             )
-
-
-def _outputs(model: nn.Module, inputs: Any) -> Tensor:
-    z = model(inputs)
-    if not isinstance(z, Tensor):
-        raise TypeError(f"model must return a tensor of outputs, got {type(z).__name__}")
-    return z
-
-
-def _scalar(value: Any) -> Tensor:
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"loss must return a scalar tensor, got {got}")
-    return value.reshape(())
-
-
-def _searched_eta(
-    loss: Loss, z: Tensor, q: Tensor, value: float, target: Any, eta: float
-) -> tuple[float, int]:
-    square = float(q.square().sum())
-    trials = 0
-    with torch.no_grad():
-        while square > 0:
-            trials += 1
-            if float(_scalar(loss(z - eta * q, target))) <= value - _DECREASE * eta * square:
-                break
-            eta *= _BACKTRACK
-            if eta < 1e-30:
-                raise ValueError(
-                    "loss must decrease along its negative gradient, got none that does"
-                )
-    return eta, trials
-
-
-def _descend(
-    s: Callable[[], Tensor], params: list[nn.Parameter], inner_steps: int, inner: Inner
-) -> int:
-    """Make up to `inner_steps` updates on S; the count made. Gradients in ``p.grad`` stay."""
-    kept = [p.grad for p in params]
-    try:
-        if callable(inner):
-            return _by_optimizer(s, params, inner_steps, inner)
-        return _by_gradient_descent(s, params, inner_steps, None if inner == "armijo" else inner)
-    finally:
-        for p, g in zip(params, kept, strict=True):
-            p.grad = g
-
-
-def _by_optimizer(
-    s: Callable[[], Tensor], params: list[nn.Parameter], inner_steps: int, make: OptimizerFactory
-) -> int:
-    optimizer: Any = make(params)
-    if not callable(getattr(optimizer, "step", None)):
-        raise TypeError(f"inner must return an optimizer, got {type(optimizer).__name__}")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        with torch.enable_grad():
-            value = s()
-            value.backward()
-        return value
-
-    for _ in range(inner_steps):
-        optimizer.step(closure)
-    return inner_steps
-
-
-@torch.no_grad()
-def _by_gradient_descent(
-    s: Callable[[], Tensor], params: list[nn.Parameter], inner_steps: int, fixed: Any
-) -> int:
-    size = _FIRST_STEP
-    for k in range(inner_steps):
-        with torch.enable_grad():
-            value = s()
-            gradients = torch.autograd.grad(value, params, allow_unused=True)
-        moving = [(p, g) for p, g in zip(params, gradients, strict=True) if g is not None]
-        square = sum(float(g.square().sum()) for _, g in moving)
-        if fixed is not None:
-            for p, g in moving:
-                p.sub_(float(fixed) * g)
-            continue
-        if math.sqrt(square) <= _SMALLEST_NORM:
-            return k
-        start = [p.clone() for p, _ in moving]
-        while True:
-            for (p, g), x in zip(moving, start, strict=True):
-                p.copy_(x - size * g)
-            if float(s()) <= float(value) - _DECREASE * size * square:
-                break
-            size *= _BACKTRACK
-            if size < 1e-30:  # no decrease left that arithmetic can see
-                for (p, _), x in zip(moving, start, strict=True):
-                    p.copy_(x)
-                return k
-        size /= _BACKTRACK**2  # the next search starts a little above
-    return inner_steps
 
 
 def _endless(batches: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from thalweg.optim.engine.base import Active
+from thalweg.optim.engine.kernel import Calls
 from thalweg.optim.engine.memory import flat_as, flat_parameter, in_order_of, same_order
 from thalweg.optim.engine.sharding import is_sharded, local, wrapped_like
 
@@ -59,6 +60,8 @@ class Separate(Batch):
     """Large tensors, each updated where it lies."""
 
     def arrange(self, members: Sequence[Active], slots: Sequence[str]) -> None:
+        #: The calls of the compiled update, once it has run.
+        self.calls: Calls | None = None
         self.flat: list[Tensor | None] = []
         self.plain: list[bool] = []
         self.state: list[list[Tensor]] = []

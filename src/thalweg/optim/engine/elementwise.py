@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol, Unpack
+from typing import Any, ClassVar, NamedTuple, Protocol, Unpack, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from thalweg.core import check
 from thalweg.optim.engine.base import Active, How, RuleOptimizer
 from thalweg.optim.engine.batches import Batches, Pack, Separate, flattened, packable
 from thalweg.optim.engine.kernel import (
+    Calls,
     Compiled,
     Rule,
     Summands,
@@ -126,25 +127,49 @@ class Elementwise(RuleOptimizer):
     def _update_separate(self, batch: Separate, members: list[Active], common: Any) -> None:
         """Large tensors, each where it lies."""
         # First what Python has to do for all: it is faster before the data sweep the cache.
-        calls: list[tuple[Callable[[list[Tensor]], None], list[Tensor]]]
-        flat = [p for p in batch.flat if p is not None]
-        alike = common is None and len(flat) == len(members)
-        if alike and not self._random and self.rounding == "nearest":
+        if common is None and self._recurs(batch):
             gradients = [
-                a.g.view(-1) if plain and a.g.is_contiguous() else flat_as(local(a.p), local(a.g))
+                a.g if plain and a.g.is_contiguous() else flat_as(local(a.p), local(a.g))
                 for a, plain in zip(members, batch.plain, strict=True)
             ]
             totals = [self._sums.of(id(a.group), a.p) for a in members]
+            calls, scalars = self._calls(batch, members[0], gradients, totals)
+            calls(gradients, totals, scalars)
+            return
+        for update, t in [self._ready(batch, i, a, common) for i, a in enumerate(members)]:
+            update(t)
+
+    def _recurs(self, batch: Separate) -> bool:
+        """Whether the next step's calls differ from this one's in gradients, sums and numbers only.
+
+        Then the loop walks through the memory of p, g and state, whatever shape they have.
+        """
+        return (
+            self.uses_compiler()
+            and not (self._random or self.rounding != "nearest")
+            and all(p is not None and p.numel() <= _COMPILED_PIECE for p in batch.flat)
+        )
+
+    def _calls(
+        self,
+        batch: Separate,
+        first: Active,
+        gradients: Sequence[Tensor],
+        totals: Sequence[Sequence[Tensor]],
+    ) -> tuple[Calls, Tensor]:
+        """The calls that update a batch, kept in it as long as the rule does not change."""
+        prepared = self._prepare(first.group, int(first.state["step"]), ())
+        flat = cast("list[Tensor]", batch.flat)
+        example = [flat[0], gradients[0], *batch.state[0], *totals[0]]
+        counts = (len(batch.state[0]), 0, self.n_summands)
+        loop = _compile(prepared.key, prepared.update, counts, prepared.numbers, example)
+        if batch.calls is None or batch.calls.loop is not loop:
             tensors = [
-                [p, g, *state, *sums]
+                (p, g, *state, *sums)
                 for p, g, state, sums in zip(flat, gradients, batch.state, totals, strict=True)
             ]
-            update = self._update_of(members[0], tensors[0], 0, self.n_summands, None)
-            calls = [(update, t) for t in tensors]
-        else:
-            calls = [self._ready(batch, i, a, common) for i, a in enumerate(members)]
-        for update, t in calls:
-            update(t)
+            batch.calls = Calls(loop, tensors, self.n_summands)
+        return batch.calls, self._scalars_of(loop, prepared.numbers)
 
     def _ready(
         self, batch: Separate, i: int, a: Active, common: Any
