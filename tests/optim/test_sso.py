@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from thalweg.optim import sso_minimize, sso_step
-from thalweg.optim.sso import surrogate
+from thalweg.optim.surrogate import surrogate
 
 DOUBLE = torch.float64
 
