@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import nn
 from torch.nn import functional
 
 from thalweg.core.problem import Training
 from thalweg.curvature import Objective, extremes, hessian
 from thalweg.curvature.sharpness import worst_case
-from thalweg.optim import SGD
 from thalweg.studies.intervals import above, mean_interval
-from thalweg.studies.networks import SeededMLP, Tuned, digits, losses, rows_of_steps, tune
+from thalweg.studies.networks import Tuned, digits, tune
+from thalweg.studies.rank_correlation import tau_interval
 from thalweg.studies.study import COLOURS, Claim, Part, Row, Scale, Verdict, Word, column, where
+from thalweg.studies.to_a_loss import trained_to
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +88,7 @@ def run(scale: Scale, seed: int) -> Iterator[Row | Callable[[], Row]]:
     sizes, base = SIZES[scale], 1000 * seed
     first, second, third = (range(base, base + n) for n in sizes.seeds)
     # rows are made when they are asked for: those of a killed run are not made again
-    group = functools.cache(functools.partial(trained, sizes))
+    group = functools.cache(functools.partial(trained_to, sizes.target, sizes.hidden, sizes.steps))
 
     @functools.cache
     def fastest(name: str) -> Tuned:
@@ -134,64 +134,13 @@ def _size(name: str) -> int:
     return SMALL if name == "small" else len(digits().train[0])
 
 
-# -- training to a loss ----------------------------------------------------------------------
-
-
-def trained(
-    sizes: Sizes, seeds: Sequence[int], batch: int, lr: float
-) -> list[tuple[nn.Sequential, int]]:
-    """SGD until each seed's loss over the training set is at the target: network, and steps.
-
-    A network that does not get there in time comes with 0 steps.
-    """
-    x, y = digits().train
-    whole = tuple(t.expand(len(seeds), *t.shape) for t in (x, y))
-    model = SeededMLP((64, *sizes.hidden, 10), seeds)
-    optimizer = SGD(model.parameters(), lr=lr)
-    every = max(1, min(16, 320 // batch))
-    ends: dict[int, tuple[nn.Sequential, int]] = {}
-    # full batches come in order, so that they are the whole set each time
-    rows = None if batch == len(x) else rows_of_steps(len(x), batch, sizes.steps, seeds)
-    for step in range(1, sizes.steps + 1):
-        optimizer.zero_grad()
-        inputs, target = whole if rows is None else (x[rows[step - 1]], y[rows[step - 1]])
-        losses(model(inputs), target).sum().backward()
-        optimizer.step()
-        if step % every == 0:
-            with torch.no_grad():
-                loss = losses(model(whole[0]), whole[1])
-            for s in (loss <= sizes.target).nonzero()[:, 0].tolist():
-                if s not in ends:
-                    ends[s] = (single(model, s), step)
-            if len(ends) == len(seeds) or not torch.isfinite(loss).any():
-                break
-    return [ends.get(s, (single(model, s), 0)) for s in range(len(seeds))]
-
-
-def single(model: SeededMLP, index: int) -> nn.Sequential:
-    """The network of one seed, a copy, as an ordinary one.
-
-    Examples
-    --------
-    >>> model, x = SeededMLP((64, 8, 10), seeds=[0, 1]), torch.rand(3, 64)
-    >>> torch.allclose(single(model, 1)(x), model(x.expand(2, 3, 64))[1], atol=1e-6)
-    True
-    """
-    layers: list[nn.Module] = []
-    for w, b in zip(model.weights, model.biases, strict=True):
-        layer = nn.Linear(*w.shape[1:])
-        with torch.no_grad():
-            layer.weight.copy_(w[index].T)
-            layer.bias.copy_(b[index, 0])
-        layers += [layer, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
 def _fastest(name: str, sizes: Sizes) -> Tuned:
     """The step with which a network of another seed needs the fewest steps."""
 
     def steps(lr: float) -> float:
-        _, taken = trained(sizes, [TUNING_SEED], _size(name), lr)[0]
+        _, taken = trained_to(
+            sizes.target, sizes.hidden, sizes.steps, [TUNING_SEED], _size(name), lr
+        )[0]
         return taken if taken else math.inf
 
     return tune(GRIDS[name], steps)
@@ -336,38 +285,6 @@ def _rescaling(rows: Sequence[Row]) -> tuple[Part, Part]:
     )  # fmt: skip
 
 
-def tau_interval(table: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Kendall's tau of sharpness and error, and its interval, seeds and cells drawn again.
-
-    Parameters
-    ----------
-    table
-        Shape (cells, seeds, 2); NaN where a run is missing. Runs of a cell are not independent.
-    seed
-        Of the draws.
-
-    Examples
-    --------
-    >>> values = np.arange(12.0).reshape(4, 3)
-    >>> round(tau_interval(np.stack((values, values), axis=2))[0], 6)
-    1.0
-    """
-
-    def tau(part: np.ndarray) -> float:
-        pairs = part.reshape(-1, 2)
-        pairs = pairs[np.isfinite(pairs).all(1)]
-        return float(stats.kendalltau(pairs[:, 0], pairs[:, 1]).statistic)
-
-    generator = np.random.default_rng(seed)
-    cells, seeds = table.shape[:2]
-    drawn = []
-    for _ in range(DRAWS):
-        some = table[generator.integers(cells, size=cells)]
-        drawn.append(tau(some[:, generator.integers(seeds, size=seeds)]))
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return tau(table), float(low), float(high)
-
-
 def _relation(rows: Sequence[Row]) -> Part:
     found = where(rows, experiment="relation")
     cells = sorted({(int(r["batch"]), float(r["lr"])) for r in found})
@@ -380,7 +297,7 @@ def _relation(rows: Sequence[Row]) -> Part:
     statement = "flat minima generalize better: tau of top eigenvalue and test error > 0"
     if runs < 10:
         return Part(statement, Word.INCONCLUSIVE, None, None, f"{runs} runs only")
-    tau, low, high = tau_interval(table)
+    tau, low, high = tau_interval(table, draws=DRAWS)
     word = Word.HOLDS if low > 0 else Word.FAILS if high < WEAK else Word.INCONCLUSIVE
     return Part(statement, word, tau, (low, high),
                 f"{runs} runs of {len(cells)} cells; does not hold if the upper end is < {WEAK:g}; "
