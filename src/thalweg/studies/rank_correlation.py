@@ -12,7 +12,8 @@ def tau_interval(table: np.ndarray, seed: int = 0, draws: int = 2000) -> tuple[f
     Parameters
     ----------
     table
-        Both numbers of each run, shape (cells, seeds, 2); NaN where a run is missing. Runs of a cell are not independent.
+        Both numbers of each run, shape (cells, seeds, 2); NaN where a run is missing. Runs of a
+        cell are not independent.
     seed, draws
         Of what is drawn again, and how often. Default 2000 times.
 
