@@ -95,6 +95,7 @@ def command(peers: bool, distributed: bool) -> str:
 
 
 def version_of_torch() -> str:
+    """The torch the table was made with."""
     import torch
 
     return torch.__version__
@@ -213,6 +214,7 @@ def print_shares(
 
 
 def colour(share: Any) -> str:
+    """By the worst that was found: red, cyan for notes, green; dim where nothing was asked."""
     if not share.asked:
         return "dim"
     return "red" if share.failed else "cyan" if share.noted else "green"

@@ -302,6 +302,7 @@ def first_loss(problem: Problem, training: Training) -> float:
 
 
 def measured(problem: Problem, training: Training, split: Any) -> dict[str, float]:
+    """`training.measure(split)` on one thread; what the user's `evaluate` raises is bad input."""
     try:
         with one_thread():
             return training.measure(split)

@@ -42,6 +42,7 @@ class Record:
         self, step: int, epoch: float, evaluations: int, seconds: float, train: float,
         validation: dict[str, float],
     ) -> None:  # fmt: skip
+        """Add a measurement."""
         self.lines.append(
             {
                 "kind": "point",
@@ -55,6 +56,7 @@ class Record:
         )
 
     def end(self, status: str, reason: str | None = None, traceback: str | None = None) -> None:
+        """Add the last line: without it the run counts as not made."""
         done = status == "done"
         self.lines.append(
             {
@@ -85,6 +87,7 @@ class Record:
         return {"step": best["step"], self.metric: best["validation"][self.metric]}
 
     def text(self) -> str:
+        """All lines, as they stand in the file."""
         return "".join(json.dumps(line, allow_nan=False) + "\n" for line in self.lines)
 
 

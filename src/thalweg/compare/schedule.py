@@ -63,12 +63,14 @@ class Schedule:
         self._passes, self._next = 0, 1
 
     def over(self, steps: int, passes: int, seconds: float) -> bool:
+        """Whether the budget is spent."""
         if self.total is not None:
             return steps >= self.total
         spent = seconds if self.budget.unit == "s" else passes
         return steps > 0 and spent >= self.budget.amount
 
     def due(self, steps: int, passes: int, seconds: float) -> bool:
+        """Whether it is time to measure; asked once after each step."""
         if self.total is not None:
             return steps in self.marks
         if self.budget.unit == "s":

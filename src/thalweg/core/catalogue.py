@@ -17,7 +17,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Axis(Protocol):
     """One axis of a search space: maps a number in [0, 1) to a hyper-parameter's value."""
 
-    def at(self, u: float) -> Any: ...
+    def at(self, u: float) -> Any:
+        """The value at `u` in [0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class LogUniform:
     high: float
 
     def at(self, u: float) -> float:
+        r""":math:`low\,(high/low)^u`."""
         return math.exp(math.log(self.low) + u * math.log(self.high / self.low))
 
 
@@ -45,6 +47,7 @@ class Uniform:
     high: float
 
     def at(self, u: float) -> float:
+        r""":math:`low + u\,(high - low)`."""
         return self.low + u * (self.high - self.low)
 
 
@@ -62,6 +65,7 @@ class OneMinusLogUniform:
     high: float
 
     def at(self, u: float) -> float:
+        r""":math:`1 - low\,(high/low)^u`."""
         return 1.0 - LogUniform(self.low, self.high).at(u)
 
 
@@ -72,6 +76,7 @@ class Choice:
     values: tuple[Any, ...]
 
     def at(self, u: float) -> Any:
+        """The value whose equal part of [0, 1) holds `u`."""
         return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
 
 

@@ -73,6 +73,7 @@ class Block(nn.Module):
         return x + self.contract(functional.gelu(self.expand(self.norm_feedforward(x))))
 
     def attend(self, x: Tensor) -> Tensor:
+        """Causal attention of several heads: (batch, length, width) to the same shape."""
         batch, length, width = x.shape
         parts = self.query_key_value(x).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)

@@ -19,7 +19,8 @@ class Drive(Protocol):
     """The pre-activation of a cell, and the names of the state it keeps."""
 
     @property
-    def state(self) -> tuple[str, ...]: ...
+    def state(self) -> tuple[str, ...]:
+        """Names of the state it keeps, in the order it takes and returns it."""
 
     def __call__(self, e: Tensor, u: Tensor, *state: Tensor) -> tuple[Tensor, ...]: ...
 

@@ -29,6 +29,7 @@ class Weights(NamedTuple):
     bias_modrelu: Any
 
     def project(self, x: Tensor) -> Tensor:
+        r"""The projected input :math:`W x + b_W`."""
         return F.linear(x, self.weight_ih, self.bias_ih)
 
 

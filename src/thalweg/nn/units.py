@@ -15,13 +15,16 @@ class Unit(Protocol):
     """From the pre-activation `a` to the new h (and c), with the names of the state it keeps."""
 
     @property
-    def state(self) -> tuple[str, ...]: ...
+    def state(self) -> tuple[str, ...]:
+        """Names of the state it keeps, h first."""
 
     @property
-    def gates(self) -> int: ...
+    def gates(self) -> int:
+        """How many times hidden_size its pre-activation is."""
 
     @property
-    def learns_bias(self) -> bool: ...
+    def learns_bias(self) -> bool:
+        """Whether it has a bias of its own, of size hidden_size."""
 
     def __call__(
         self, a: Tensor, state: tuple[Tensor, ...], bias: Tensor
@@ -65,6 +68,7 @@ class RNNUnit:
 
     @property
     def learns_bias(self) -> bool:
+        """Only modReLU does."""
         return self.nonlinearity == "modrelu"
 
     def __call__(self, a: Tensor, state: tuple[Tensor, ...], bias: Tensor) -> tuple[Tensor, ...]:

@@ -113,14 +113,17 @@ class Counted:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(n, n), as of the operator."""
         return self.operator.shape
 
     @property
     def dtype(self) -> torch.dtype:
+        """As of the operator."""
         return self.operator.dtype
 
     @property
     def device(self) -> torch.device:
+        """As of the operator."""
         return self.operator.device
 
     def __matmul__(self, v: Tensor) -> Tensor:

@@ -27,11 +27,20 @@ class ConvexFunction(Protocol):
     """What `LionK` asks of K."""
 
     @property
-    def elementwise(self) -> bool: ...
-    def value(self, m: Tensor, /) -> Tensor: ...
-    def grad(self, m: Tensor, /) -> Tensor: ...
-    def conj(self, y: Tensor, /) -> Tensor: ...
-    def in_dom(self, y: Tensor, /) -> bool: ...
+    def elementwise(self) -> bool:
+        """Whether coordinates do not see one another."""
+
+    def value(self, m: Tensor, /) -> Tensor:
+        r""":math:`K(m)`."""
+
+    def grad(self, m: Tensor, /) -> Tensor:
+        """A subgradient at m; at a kink 0 in the coordinates that are undecided."""
+
+    def conj(self, y: Tensor, /) -> Tensor:
+        r"""The conjugate :math:`K^*(y) = \sup_m \langle m, y\rangle - K(m)`, or infinity."""
+
+    def in_dom(self, y: Tensor, /) -> bool:
+        r"""Whether :math:`K^*(y)` is finite, up to rounding."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class Server:
         os.set_blocking(self.answers.fileno(), False)
 
     def ask(self, job: Job, clauses: Sequence[Clause]) -> None:
+        """Send one job; the answers come in `lines`."""
         line = [job.place, repr(dict(job.hyper)), [clause.name for clause in clauses]]
         with contextlib.suppress(BrokenPipeError):  # it died just now: `lines` will tell
             self.requests.write(json.dumps(line).encode() + b"\n")
@@ -64,14 +65,17 @@ class Server:
 
     @property
     def usable(self) -> bool:
+        """Whether the process is alive."""
         return self.process.poll() is None
 
     def kill_child(self) -> None:
+        """Kill the fork that is being asked, and what it started."""
         if self.child is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.child, signal.SIGKILL)
 
     def close(self) -> None:
+        """Kill the process and its fork."""
         self.kill_child()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -110,6 +114,7 @@ class Asking:
         self.start()
 
     def start(self) -> None:
+        """Ask what is left, of a new process if the old one died."""
         self.late = False
         if not self.server.usable:
             self.server.close()
@@ -124,6 +129,7 @@ class Asking:
         return self.seconds + several * distributed.SECONDS
 
     def wait_again(self) -> None:
+        """Give the next answer its full time."""
         self.deadline = time.monotonic() + self.limit
 
     def poll(self) -> bool:
@@ -148,6 +154,7 @@ class Asking:
         return False
 
     def ended(self, code: int, said: str) -> bool:
+        """Take the end of a fork; True once everything is known."""
         if self.left_out is not None or not self.left:
             return True
         if self.late:

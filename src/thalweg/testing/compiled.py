@@ -10,6 +10,7 @@ from thalweg.testing.subject import STEPS, Run, Subject
 
 
 def compiled_model(subject: Subject) -> Verdict:
+    """Train a compiled model, and compare with the plain one up to the compiler's rounding."""
     model = subject.model()
     optimizer = subject.optimizer(model.parameters())
     compiled: nn.Module = torch.compile(model)  # type: ignore[assignment]

@@ -215,6 +215,7 @@ def prepare(cls: Callable[..., Optimizer], hyper: dict[str, Any]) -> tuple[Subje
 
 
 def builds(subject: Subject) -> bool:
+    """Whether the class can be built over the model of this subject."""
     try:
         subject.start()
     except CLEAR:

@@ -104,6 +104,7 @@ def read(log: Path) -> dict[str, str | None]:
 def merge(
     stage: str, answers: list[dict[str, str | None]], errors: list[str], late: bool
 ) -> Verdict:
+    """One verdict from what both ranks answered, what they printed, and whether they were late."""
     expected = {
         "DDP": "the parameters of the single process on both ranks",
         "FSDP2": "the parameters of the single process, shard by shard",

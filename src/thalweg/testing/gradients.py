@@ -28,6 +28,7 @@ from thalweg.testing.subject import (
 
 
 def untouched(subject: Subject) -> Verdict:
+    """Compare each `p.grad` before and after a step, as object and bit by bit."""
     run = subject.start()
     names = [name for name, _ in run.model.named_parameters()]
     for t in range(STEPS):
@@ -66,6 +67,7 @@ def zero_step(subject: Subject) -> Verdict:
 
 
 def absent(subject: Subject) -> Verdict:
+    """Train with one parameter without gradient and one frozen: neither moves or gets state."""
     run = subject.start()
     idle, still = parameters(run.optimizer)[0], parameters(run.optimizer)[-1]
     still.requires_grad_(False)
@@ -121,6 +123,7 @@ def late(subject: Subject) -> Verdict:
 
 
 def maximize(subject: Subject) -> Verdict:
+    """Train with maximize, and with negated gradients: the same parameters."""
     offered = "maximize" in subject.start().optimizer.defaults
     if not offered and "maximize" not in inspect.signature(subject.cls).parameters:
         return not_applicable("no argument maximize")
@@ -143,6 +146,7 @@ def maximize(subject: Subject) -> Verdict:
 
 
 def closure(subject: Subject) -> Verdict:
+    """Record how often the closure is called, with grad or without, and what step() returns."""
     run = subject.start()
     enabled: list[bool] = []
     values: list[float] = []
@@ -171,6 +175,8 @@ def closure(subject: Subject) -> Verdict:
 
 
 def accumulated(subject: Subject) -> Verdict:
+    """Two backward passes into the same memory against the sum of their gradients."""
+
     def in_place(run: Run, t: int) -> Tensor:
         run.optimizer.zero_grad(set_to_none=False)  # the same memory at every step
         losses = [loss_at(run.model, number) for number in (t, 100 + t)]
@@ -193,6 +199,7 @@ def accumulated(subject: Subject) -> Verdict:
 
 
 def clipped(subject: Subject) -> Verdict:
+    """Clip p.grad in place with torch's own functions against gradients given clipped."""
     kinds: dict[str, Callable[[list[Tensor]], Any]] = {
         "clip_grad_norm_": lambda ps: clip_grad_norm_(ps, 0.1),
         "clip_grad_value_": lambda ps: clip_grad_value_(ps, 0.01),

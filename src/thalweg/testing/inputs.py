@@ -23,6 +23,7 @@ from thalweg.testing.subject import (
 
 
 def bad_hyper(subject: Subject) -> Verdict:
+    """lr = -1 must be refused; NaN elsewhere is noted."""
     defaults = subject.start().optimizer.defaults
 
     def accepted(name: str, value: Any) -> bool:
@@ -58,6 +59,7 @@ def bad_hyper(subject: Subject) -> Verdict:
 
 
 def empty_list(subject: Subject) -> Verdict:
+    """Build with no parameters, and step."""
     try:
         optimizer = subject.optimizer([])
     except (TypeError, ValueError) as error:
@@ -67,6 +69,7 @@ def empty_list(subject: Subject) -> Verdict:
 
 
 def integer(subject: Subject) -> Verdict:
+    """Step on integers: a step that rounds, or does nothing, fails."""
     p = torch.arange(6).reshape(2, 3)
     before = p.clone()
     try:
@@ -80,6 +83,7 @@ def integer(subject: Subject) -> Verdict:
 
 
 def complex_numbers(subject: Subject) -> Verdict:
+    """Complex parameters against pairs of reals."""
     draw = torch.Generator().manual_seed(0)
     start = torch.randn(4, 3, dtype=torch.complex64, generator=draw)
     gradients = [torch.randn(4, 3, dtype=torch.complex64, generator=draw) for _ in range(3)]
@@ -104,6 +108,7 @@ def complex_numbers(subject: Subject) -> Verdict:
 
 
 def sparse(subject: Subject) -> Verdict:
+    """The first step of a sparse gradient against that of the same gradient stored densely."""
     if subject.closure:
         return not_applicable("needs a closure, which gives the gradients")
     start = torch.linspace(-1, 1, 15).reshape(5, 3)
@@ -132,6 +137,7 @@ def followed(subject: Subject, start: Tensor, gradients: Sequence[Tensor]) -> Te
 
 
 def gradients_like(shape: Sequence[int]) -> list[Tensor]:
+    """Three gradients of a shape, the same each time."""
     draw = torch.Generator().manual_seed(3)
     return [torch.randn(*shape, generator=draw) for _ in range(3)]
 
@@ -165,11 +171,13 @@ def alike(
 
 
 def transposed(subject: Subject) -> Verdict:
+    """A matrix stored column by column against one stored row by row."""
     start = torch.linspace(-1, 1, 20).reshape(5, 4)
     return alike(subject, start, lambda x: x.t().contiguous().t(), "a transposed parameter")
 
 
 def channels_last(subject: Subject) -> Verdict:
+    """A convolution stored channels last against a contiguous one."""
     start = torch.linspace(-1, 1, 120).reshape(4, 3, 2, 5)
     return alike(
         subject,
@@ -180,6 +188,7 @@ def channels_last(subject: Subject) -> Verdict:
 
 
 def expanded_gradient(subject: Subject) -> Verdict:
+    """A gradient of stride 0, as of sum().backward(), against one stored in full."""
     start = torch.linspace(-1, 1, 12).reshape(4, 3)
     row = torch.tensor([0.5, -1.0, 0.25])
     rows = [scale * row for scale in (1.0, -0.5, 2.0)]
@@ -229,6 +238,7 @@ def empty(subject: Subject) -> Verdict:
 
 
 def mixed_dtypes(subject: Subject) -> Verdict:
+    """float32, bfloat16 and float64 in one group: each steps in its own."""
     dtypes = (torch.float32, torch.bfloat16, torch.float64)
     params = [Parameter(torch.linspace(-1, 1, 12).reshape(4, 3).to(d)) for d in dtypes]
     before = [p.detach().clone() for p in params]

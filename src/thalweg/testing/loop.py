@@ -32,6 +32,7 @@ def rate(subject: Subject) -> float | None:
 
 
 def groups(subject: Subject) -> Verdict:
+    """Another lr in the second group changes its step, and not the first group's."""
     lr = rate(subject)
     if lr is None:
         return not_applicable("no lr")
@@ -63,6 +64,8 @@ def groups(subject: Subject) -> Verdict:
 
 
 def added_group(subject: Subject) -> Verdict:
+    """Add a group after two steps, and resume from after that."""
+
     def started() -> tuple[Run, list[Any]]:
         model = subject.model()
         first, *rest = model.children()
@@ -99,6 +102,7 @@ def added_group(subject: Subject) -> Verdict:
 def scheduled(
     subject: Subject, schedule: Callable[[Optimizer], Any], steps: int = STEPS
 ) -> dict[str, Tensor]:
+    """What a scheduler makes of the parameters."""
     run = subject.start()
     scheduler = schedule(run.optimizer)
     for t in range(steps):
@@ -108,6 +112,7 @@ def scheduled(
 
 
 def schedulers(subject: Subject) -> Verdict:
+    """Two of torch's schedulers against no scheduler."""
     lr = rate(subject)
     if not lr:
         return not_applicable("no lr, or lr = 0")
@@ -157,6 +162,7 @@ def holds_rate(subject: Subject, lr: float) -> str | None:
 
 
 def one_cycle(subject: Subject) -> Verdict:
+    """OneCycleLR, which cycles a momentum or beta as well, against no scheduler."""
     lr = rate(subject)
     defaults = subject.start().optimizer.defaults
     if not lr or not ("betas" in defaults or "momentum" in defaults):
@@ -180,6 +186,7 @@ def one_cycle(subject: Subject) -> Verdict:
 
 
 def tensor_rate(subject: Subject) -> Verdict:
+    """lr as a 0-d tensor against a float."""
     lr = rate(subject)
     if lr is None:
         return not_applicable("no lr")
@@ -203,6 +210,7 @@ def tensor_rate(subject: Subject) -> Verdict:
 
 
 def grad_scaler(subject: Subject) -> Verdict:
+    """Scaled gradients against plain ones; and one infinite gradient, which must be skipped."""
     if subject.closure:
         return not_applicable("needs a closure, which GradScaler refuses")
     run = subject.start()
@@ -228,6 +236,7 @@ def grad_scaler(subject: Subject) -> Verdict:
 
 
 def bfloat16(subject: Subject) -> Verdict:
+    """Train in bfloat16."""
     run = subject.trained(2 * STEPS, torch.bfloat16)
     for name, p in run.model.named_parameters():
         if p.dtype is not torch.bfloat16:

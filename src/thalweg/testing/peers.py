@@ -131,22 +131,26 @@ def optimizers(module: str, names: list[str]) -> list[str]:
 
 
 def of_torch() -> list[str]:
+    """torch's optimizers, as ``module:Class``."""
     import torch
 
     return optimizers("torch.optim", [n for n in dir(torch.optim) if n[0].isupper()])
 
 
 def of_pytorch_optimizer() -> list[str]:
+    """Those that pytorch-optimizer lists."""
     library = importlib.import_module("pytorch_optimizer")
     classes = map(library.load_optimizer, library.get_supported_optimizers())
     return [f"{cls.__module__}:{cls.__qualname__}" for cls in classes]
 
 
 def of_heavyball() -> list[str]:
+    """Those that heavyball exports."""
     return optimizers("heavyball", list(importlib.import_module("heavyball").__all__))
 
 
 def eager_heavyball() -> None:
+    """Switch off its compiler, which would compile for every optimizer."""
     importlib.import_module("heavyball.utils").compile_mode = None  # type: ignore[attr-defined]
 
 
@@ -155,6 +159,7 @@ TORCHZERO = ("Adagrad", "Adam", "Adan", "HeavyBall", "Lion", "NAG", "RMSprop", "
 
 
 def of_torchzero() -> list[str]:
+    """torchzero has modules: those of `TORCHZERO` that this version has."""
     modules = importlib.import_module("torchzero").m
     return [f"torchzero.modules:{name}" for name in TORCHZERO if hasattr(modules, name)]
 

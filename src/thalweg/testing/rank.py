@@ -31,6 +31,7 @@ SPLIT = (8, 16, 8, 4)
 
 
 def train(model: nn.Module, optimizer: Optimizer, steps: range, outputs: int = SIZES[-1]) -> None:
+    """Steps on the batches that all ranks see."""
     for t in steps:
         seed(t)
         optimizer.zero_grad(set_to_none=True)
@@ -46,6 +47,7 @@ def whole(model: nn.Module) -> list[Tensor]:
 
 
 def away(got: list[Tensor], expected: list[Tensor], *, bitwise: bool = False) -> str | None:
+    """The first parameter that is off, in words, or None."""
     for index, (a, b) in enumerate(zip(got, expected, strict=True)):
         if not (same_bits(a, b) if bitwise else torch.allclose(a, b, rtol=1e-4, atol=1e-5)):
             return f"parameter {index} off by {(a - b).abs().max().item():.2g}"
@@ -53,6 +55,7 @@ def away(got: list[Tensor], expected: list[Tensor], *, bitwise: bool = False) ->
 
 
 def main(folder: str, rank: int, module: str, name: str, bias: bool, hyper: str) -> None:
+    """Run all stages as one of the ranks, and log what was found."""
     torch.set_num_threads(1)
     cls: Any = importlib.import_module(module)
     for part in name.split("."):

@@ -33,22 +33,27 @@ class Verdict(NamedTuple):
 
 
 def passed(detail: str) -> Verdict:
+    """The clause holds."""
     return Verdict(Outcome.PASS, detail)
 
 
 def failed(got: str, expected: str) -> Verdict:
+    """It does not: what was got, and what was expected."""
     return Verdict(Outcome.FAIL, f"got {got}; expected {expected}")
 
 
 def refused(detail: str) -> Verdict:
+    """A clear error instead of a wrong result."""
     return Verdict(Outcome.REFUSED, detail)
 
 
 def not_applicable(detail: str) -> Verdict:
+    """There is nothing to check, and why."""
     return Verdict(Outcome.NOT_APPLICABLE, detail)
 
 
 def noted(detail: str) -> Verdict:
+    """A weakness that torch.optim.Optimizer has too."""
     return Verdict(Outcome.NOTE, detail)
 
 

@@ -33,6 +33,8 @@ def other_rate(run: Run) -> dict[str, float]:
 
 
 def in_memory(subject: Subject) -> Verdict:
+    """load_state_dict(state_dict()) into an optimizer that was built with another lr."""
+
     def transfer(run: Run) -> Run:
         twin = run.twin(**other_rate(run))
         twin.optimizer.load_state_dict(run.optimizer.state_dict())
@@ -42,6 +44,7 @@ def in_memory(subject: Subject) -> Verdict:
 
 
 def independent(subject: Subject) -> Verdict:
+    """Look for state tensors of both optimizers that share storage."""
     source = subject.trained()
     twin = source.twin()
     twin.optimizer.load_state_dict(source.optimizer.state_dict())
@@ -65,10 +68,12 @@ def independent(subject: Subject) -> Verdict:
 
 
 def deep_copy(subject: Subject) -> Verdict:
+    """Copy model and optimizer together."""
     return continues(subject, lambda run: Run(subject, *copy.deepcopy((run.model, run.optimizer))))
 
 
 def pickled(subject: Subject) -> Verdict:
+    """Pickle model and optimizer together."""
     if "<locals>" in getattr(subject.cls, "__qualname__", ""):
         return not_applicable("the class is defined inside a function, which pickle cannot name")
 
@@ -79,6 +84,8 @@ def pickled(subject: Subject) -> Verdict:
 
 
 def from_disk(subject: Subject) -> Verdict:
+    """torch.save, and torch.load with weights_only=True."""
+
     def transfer(run: Run) -> Run:
         twin = run.twin()
         with tempfile.TemporaryDirectory() as folder:
@@ -96,6 +103,7 @@ def from_disk(subject: Subject) -> Verdict:
 
 
 def through_dcp(subject: Subject) -> Verdict:
+    """The state dict of torch.distributed.checkpoint, by parameters' names."""
     from torch.distributed.checkpoint.state_dict import (
         get_optimizer_state_dict,
         set_optimizer_state_dict,
@@ -118,6 +126,7 @@ def through_dcp(subject: Subject) -> Verdict:
 
 
 def from_dcp_on_disk(subject: Subject) -> Verdict:
+    """A folder of torch.distributed.checkpoint, read into tensors that are there."""
     from torch.distributed.checkpoint.state_dict import (
         get_optimizer_state_dict,
         set_optimizer_state_dict,
@@ -159,6 +168,7 @@ def first_failure() -> Iterator[None]:
 
 
 def state_dtype(subject: Subject) -> Verdict:
+    """Save and load over bfloat16 parameters."""
     expected = subject.trained(2 * STEPS, torch.bfloat16).tensors()
     source = subject.trained(dtype=torch.bfloat16)
     twin = source.twin()
@@ -173,6 +183,7 @@ def state_dtype(subject: Subject) -> Verdict:
 
 
 def wide_state(subject: Subject) -> Verdict:
+    """Widen the state by hand, save and load: its dtype must survive."""
     floating = 0
     for narrow, wide in ((torch.bfloat16, torch.float32), (torch.float32, torch.float64)):
         source = subject.trained(dtype=narrow)
@@ -201,6 +212,8 @@ def wide_state(subject: Subject) -> Verdict:
 
 
 def random_state(subject: Subject) -> Verdict:
+    """Save, change the global seed, load, and go on."""
+
     def seeded() -> Run:
         run = subject.start()
         seed(1)

@@ -26,6 +26,7 @@ from thalweg.testing.subject import (
 
 
 def trains(subject: Subject) -> Verdict:
+    """Eight steps: parameters move and stay finite."""
     run = subject.start()
     before = [p.detach().clone() for p in run.model.parameters()]
     run.train(range(2 * STEPS))
@@ -38,6 +39,7 @@ def trains(subject: Subject) -> Verdict:
 
 
 def layout(subject: Subject) -> Verdict:
+    """Look at `state[p]` and at what state_dict holds."""
     run = subject.trained()
     names: dict[str, str] = {}
     odd: dict[str, str] = {}
@@ -65,6 +67,7 @@ def layout(subject: Subject) -> Verdict:
 
 
 def from_parameter(subject: Subject) -> Verdict:
+    """Make state by a step with zero gradients at lr=0, as distributed checkpoints do."""
     source = subject.trained()
     expected = subject.trained(2 * STEPS).tensors()
     fresh = source.twin()
@@ -129,6 +132,7 @@ class Allocations(TorchDispatchMode):
 
 
 def memory(subject: Subject) -> Verdict:
+    """Watch every tensor that is made in three steps, and see which are alive after them."""
     run = subject.start()
     allocations = Allocations()
     for t in range(3):

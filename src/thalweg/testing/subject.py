@@ -81,13 +81,16 @@ class Subject:
 
     @property
     def name(self) -> str:
+        """The class and its hyper-parameters, as one would write them."""
         hyper = ", ".join(f"{k}={v!r}" for k, v in self.hyper.items())
         return f"{getattr(self.cls, '__name__', str(self.cls))}({hyper})"
 
     def model(self) -> nn.Sequential:
+        """The network it is tried on, with the same weights each time."""
         return mlp(bias=self.bias).to(self.dtype)
 
     def optimizer(self, params: Iterable[Any], **override: Any) -> Optimizer:
+        """The optimizer over `params`, in training mode."""
         params = list(params)
         if self.dtype is not torch.float32:
             tensors = (p for _, p in leaves(params) if isinstance(p, Tensor))
@@ -131,6 +134,7 @@ class Run:
     optimizer: Optimizer
 
     def backward(self, t: int) -> Tensor:
+        """The loss and the gradients of the batch of step `t`."""
         self.optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():
             loss = loss_at(self.model, t)
@@ -138,6 +142,7 @@ class Run:
         return loss
 
     def step(self, t: int) -> None:
+        """One step on the batch of step `t`."""
         if self.subject.closure:
             step_with(self.optimizer, lambda: self.backward(t))
         else:
@@ -180,6 +185,7 @@ def leaves(tree: Any, path: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def parameters(optimizer: Optimizer) -> list[Tensor]:
+    """All parameters, group by group."""
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
@@ -212,6 +218,7 @@ def close(got: Tensor, expected: Tensor) -> bool:
 
 
 def describe(x: Tensor) -> str:
+    """Data type and shape, as in ``float32[2, 3]``."""
     return f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}"
 
 

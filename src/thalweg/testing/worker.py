@@ -33,6 +33,7 @@ COMPILING = ("torch._inductor.compile_fx",)
 
 
 def main(library: str) -> None:
+    """Answer the jobs on standard input until it ends."""
     warnings.simplefilter("ignore")
     # Standard output is for the answers alone: whatever else is printed goes to standard error.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
