@@ -18,6 +18,7 @@ from thalweg.core.problem import Training
 from thalweg.core.rng import preserved_rng
 from thalweg.curvature import determinism
 from thalweg.curvature.attention import differentiable_kernels
+from thalweg.curvature.unknowns import unknowns
 
 Mode = Literal["eval", "train"]
 
@@ -104,7 +105,7 @@ class Objective:
         self.memory = int(check.number("memory", memory, ge=0, integer=True))
         self.group = _group(training.data) if group is None else group
         self._weight = weight
-        self._parameters = _selected(training.model, parameters)
+        self._parameters = unknowns(training.model, parameters)
         self.names = tuple(self._parameters)
         self.shapes = tuple(p.shape for p in self._parameters.values())
         self.sizes = [shape.numel() for shape in self.shapes]
@@ -364,50 +365,6 @@ class _Caller(nn.Module):
 
     def forward(self, function: Callable[[], Any]) -> Any:
         return function()
-
-
-def _selected(
-    model: nn.Module, parameters: Iterable[nn.Parameter | str] | None
-) -> dict[str, nn.Parameter]:
-    named = dict(model.named_parameters())
-    if parameters is None:
-        chosen = {name: p for name, p in named.items() if p.requires_grad}
-        # a module of integers, or one whose layers are all frozen
-        if not chosen:
-            raise TypeError(
-                "the model must have a parameter of floating point with requires_grad, "
-                f"got {', '.join(str(p.dtype) for p in named.values()) or 'no parameter'}"
-            )
-    else:
-        names = {id(p): name for name, p in named.items()}
-        # a tied parameter has several names
-        aliases = dict(model.named_parameters(remove_duplicate=False))
-        chosen = {}
-        for item in parameters:
-            p = aliases.get(item) if isinstance(item, str) else item
-            if p is None or id(p) not in names:
-                what = repr(item) if isinstance(item, str) else f"a tensor of {tuple(item.shape)}"
-                near = check.did_you_mean(item, named) if isinstance(item, str) else ""
-                raise ValueError(f"parameters must be parameters of the model, got {what}{near}")
-            chosen[names[id(p)]] = p
-        if not chosen:
-            raise ValueError("parameters must hold at least one parameter, got none")
-    for name, p in chosen.items():
-        if p.dtype in (torch.float16, torch.bfloat16):
-            raise TypeError(
-                f"parameters must be float32 or float64, got {name} in {p.dtype}: "
-                "curvature drowns in its rounding; convert the model with model.float()"
-            )
-        if p.is_complex() or not p.is_floating_point():
-            raise TypeError(f"parameters must be of real floating point, got {name} in {p.dtype}")
-    for what, kinds in (
-        ("one type", {str(p.dtype) for p in chosen.values()}),
-        ("one device", {str(p.device) for p in chosen.values()}),
-    ):
-        if len(kinds) > 1:
-            error = TypeError if what == "one type" else ValueError
-            raise error(f"parameters must be of {what}, got {', '.join(sorted(kinds))}")
-    return chosen
 
 
 def _group(data: Any) -> Any:
