@@ -84,7 +84,12 @@ def test_no_seed_is_queued_for_an_accelerator_not_initialized(
     assert queued == []
 
 
-def test_large_and_negative_seeds() -> None:
-    for seed in (2**40, -1):
-        with seeded_rng(seed):
-            draws()
+def test_large_and_negative_seeds_are_seeds_like_others() -> None:
+    found = []
+    for seed in (2**40, -1, 5):
+        for _ in range(2):
+            with seeded_rng(seed):
+                found.append(draws())
+    assert found[0::2] == found[1::2]
+    for generator in range(3):  # torch, numpy, Python: each hears every seed
+        assert len({drawn[generator] for drawn in found}) == 3

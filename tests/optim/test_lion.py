@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -175,9 +176,12 @@ def test_bad_input_a_short_format_that_cannot_feel_the_move(dtype: torch.dtype) 
 
 
 def test_no_warning_where_the_move_is_felt() -> None:
-    Lion([Parameter(torch.ones(3))], lr=1e-4)
-    Lion([Parameter(torch.ones(3, dtype=torch.bfloat16))], lr=1e-4, rounding="compensated")
-    Lion([Parameter(torch.ones(3, dtype=torch.float16))], lr=0.1)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        Lion([Parameter(torch.ones(3))], lr=1e-4)
+        Lion([Parameter(torch.ones(3, dtype=torch.bfloat16))], lr=1e-4, rounding="compensated")
+        Lion([Parameter(torch.ones(3, dtype=torch.float16))], lr=0.1)
+    assert [str(warning.message) for warning in told] == []
 
 
 def test_bad_input_a_decay_that_overshoots() -> None:
