@@ -199,6 +199,34 @@ def test_adjoint():
     torch.testing.assert_close(Z.mT @ x.U, Z.dense().mT @ x.U)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rank", [1, 2, 7, 8, 23, 24, 30])
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_entries_are_those_of_the_dense_matrix(monkeypatch, dtype, rank, batch):
+    """Gathered in pieces or by torch's sampled product, alone or in a batch."""
+    monkeypatch.setattr("thalweg.solve.recovery.sampling.NUMBERS_IN_CACHE", 100)
+    rows, cols = (torch.rand(40, 35, generator=seeded(0)) < 0.4).nonzero().unbind(1)
+    factors = (torch.randn(*batch, n, rank, generator=seeded(n), dtype=dtype) for n in (40, 35))
+    x = LowRank(*factors)
+    torch.testing.assert_close(
+        Sampling(rows, cols, (40, 35)).forward(x), x.dense()[..., rows, cols]
+    )
+
+
+def test_a_pass_over_a_matrix_too_large_to_form():
+    """A million by a million would take 8 TB."""
+    side, entries = 10**6, 10**5
+    rows, cols = torch.randint(side, (2, entries), generator=seeded(0))
+    with pytest.warns(UserWarning, match="fewer than"):
+        problem = MatrixCompletion(
+            rows, cols, torch.ones(entries).double(), (side, side), 1, ridge=0.01
+        )
+    x = LowRank(*(torch.ones(side, 1).double() for _ in range(2)))
+    step = scaled_gradient(problem, start=x, max_steps=1, halvings=0).x
+    decay = 0.5 * problem.ridge / problem.density() / side  # the misfit is zero
+    torch.testing.assert_close(step.U, x.U * (1 - decay))
+
+
 def test_bad_input_is_named():
     rows, cols = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 0, 1])
     values = torch.ones(4)

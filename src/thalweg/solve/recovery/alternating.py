@@ -132,7 +132,9 @@ def least_squares(sampling: Sampling, values: Tensor, V: Tensor, ridge: float = 
     if failed.any():
         # A row whose entries do not determine it takes the least of its solutions.
         return (torch.linalg.pinv(gram, hermitian=True) @ right.unsqueeze(-1)).squeeze(-1)
-    return torch.cholesky_solve(right.unsqueeze(-1), factor).squeeze(-1)
+    # Two batched substitutions are faster than torch's batched solution from the factor.
+    half = torch.linalg.solve_triangular(factor, right.unsqueeze(-1), upper=False)
+    return torch.linalg.solve_triangular(factor.mT, half, upper=True).squeeze(-1)
 
 
 def require_entries(problem: MatrixCompletion) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import torch
@@ -9,6 +10,12 @@ from torch import Tensor
 
 from thalweg.core import check
 from thalweg.solve.recovery.factors import LowRank
+
+NUMBERS_IN_CACHE = 2**17
+"""Numbers of gathered rows that are held at a time: 1 MB, what a core keeps near."""
+
+FILLS_VECTORS = {torch.float32: 8, torch.float64: 24}
+"""The rank from which torch's sampled product is faster on a CPU than gathering both rows."""
 
 
 class Sampling:
@@ -77,11 +84,13 @@ class Sampling:
 
     def forward(self, x: LowRank) -> Tensor:
         """The entries of x, shape ``(..., m)``, in the operator's own (row-major) order."""
-        if x.U.ndim > 2:
-            return (x.U[..., self.rows, :] * x.V[..., self.cols, :]).sum(-1)
-        pattern = _csr(self._pointers, self.cols, x.U.new_ones(len(self.cols)), self.shape)
-        product = torch.sparse.sampled_addmm(pattern, x.U, x.V.mT, beta=0.0)
-        return product.values()
+        least = FILLS_VECTORS.get(x.U.dtype, math.inf) if x.U.device.type == "cpu" else 1
+        if x.U.ndim == 2 and x.rank >= least:
+            pattern = _csr(self._pointers, self.cols, x.U.new_ones(len(self.cols)), self.shape)
+            return torch.sparse.sampled_addmm(pattern, x.U, x.V.mT, beta=0.0).values()
+        together = max(1, NUMBERS_IN_CACHE // x.U[..., 0, :].numel())
+        pieces = zip(self.rows.split(together), self.cols.split(together), strict=True)
+        return torch.cat([_entries(x, rows, cols) for rows, cols in pieces], dim=-1)
 
     def adjoint(self, w: Tensor) -> SparseMatrix:
         """The sparse matrix with `w` (..., m), in the operator's own order, at the positions."""
@@ -122,8 +131,13 @@ class _Transposed:
         s, values = self.matrix.sampling, self.matrix.values
         if values.ndim > 1:
             return _gathered(s.cols, s.rows, values, s.shape[1], U)
-        values = values[s.transposed]
+        values = values.index_select(0, s.transposed)
         return _csr(s._transposed_pointers, s._transposed_rows, values, s.shape[::-1]) @ U
+
+
+def _entries(x: LowRank, rows: Tensor, cols: Tensor) -> Tensor:
+    # A product with ones is faster than a sum over so few.
+    return (x.U.index_select(-2, rows) * x.V.index_select(-2, cols)) @ x.U.new_ones(x.rank)
 
 
 def _gathered(rows: Tensor, cols: Tensor, values: Tensor, size: int, V: Tensor) -> Tensor:
