@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 
 from thalweg.compare import Race, compare
 from thalweg.compare import race as module
-from thalweg.compare.ending import Endings, barrier
-from thalweg.compare.plan import Budget, Plan
+from thalweg.compare.end_points import TRACE_PRODUCTS
+from thalweg.compare.ending import ASKED, MOST, Endings, barrier
+from thalweg.compare.plan import Budget, Job, Plan
+from thalweg.compare.price import CHECKS, FRESH, Price
 from thalweg.compare.problems import Problem, load
 from thalweg.compare.record import read
 from thalweg.curvature import Objective
@@ -132,6 +136,55 @@ def test_a_cheap_inspection_is_made_unasked(
     assert found.summary["ending"]["inspected"] is True
     lines = read(found.directory, found.summary["methods"][0]["runs"][0]["id"])
     assert lines is not None and None not in certificates(found).values()
+
+
+def test_the_products_of_a_certificate_are_decided_once(race: Callable[..., Race]) -> None:
+    asked = race(inspect=True)
+    budget = asked.summary["ending"]["budget"]
+    assert budget >= ASKED
+    assert {kept["budget"] for kept in certificates(asked).values()} == {budget}
+    plan = json.loads((asked.directory / "plan.json").read_text())
+    assert plan["products"] == budget and plan["inspects"] is True
+    assert race(inspect=True).summary["ending"]["budget"] == budget
+
+
+def test_the_limit_is_a_share_of_the_race(
+    race: Callable[..., Race], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a race as it is on disk, with prices that are given: nothing here is timed."""
+    found = race()
+    plan = Plan(found.directory, {}, seeds=2)
+    saved = json.loads((found.directory / "plan.json").read_text())
+    plan.jobs = [Job(**job) for job in saved["jobs"]]
+    endings = Endings(plan, load(line), {})
+    monkeypatch.setattr("thalweg.compare.ending.measured_price", lambda _: price)
+    price = Price(product=0.0, fresh=0.0, gradient=0.0)
+    assert endings._affordable(1, elapsed=3600.0) == MOST
+    # 0.2 x 1000 s for two certificates on two workers: a product of 1 s leaves 200 and what is
+    # made around them
+    price = Price(product=1.0, fresh=0.0, gradient=0.0)
+    found_products = endings._affordable(2, elapsed=1000.0)
+    around = TRACE_PRODUCTS + CHECKS - FRESH
+    assert found_products == pytest.approx(200 - around, abs=2)
+    assert endings._affordable(1, elapsed=1000.0) == pytest.approx(100 - around, abs=2)
+    price = Price(product=1e3, fresh=0.0, gradient=0.0)
+    assert endings._affordable(2, elapsed=1000.0) is None
+
+
+def test_workers_find_the_same(
+    race: Callable[..., Race], timeless: Callable[[Any], Any], tmp_path: Path
+) -> None:
+    alone = race(inspect=True, directory=tmp_path / "one")
+    plan = json.loads((alone.directory / "plan.json").read_text())
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "ends")
+    together = race(directory=tmp_path / "two", jobs=2)
+    assert together.summary["ending"]["budget"] == plan["products"]
+    assert timeless(certificates(together)) == timeless(certificates(alone))
+    lines = [found.summary["ending"]["lines"] for found in (alone, together)]
+    assert lines[0] == lines[1] and len(lines[0]) == 1
+    for path in (tmp_path / "one" / "ends").glob("*.safetensors"):
+        assert (tmp_path / "two" / "ends" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_what_solvers_find_is_not_inspected(tmp_path: Path) -> None:

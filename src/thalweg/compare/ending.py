@@ -7,44 +7,37 @@ never computed twice.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
+import statistics
 import time
-import warnings
-from collections.abc import Callable, Mapping
-from itertools import combinations
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from thalweg.compare.contender import Contender
-from thalweg.compare.errors import one_line
+from thalweg.compare.end_points import inspected, objective_of, tensors_of
 from thalweg.compare.plan import Job, Plan, cannot_write, write_atomically
+from thalweg.compare.price import OVERHEAD, VALUE, affordable, makespan, measured_price
 from thalweg.compare.record import read
-from thalweg.compare.run import end_point, one_thread
+from thalweg.compare.run import one_thread
+from thalweg.compare.workers import Interrupt, in_parallel
 
 if TYPE_CHECKING:
     from thalweg.compare.problems import Problem
-    from thalweg.core import Training
     from thalweg.curvature.objective import Objective
 
 SHARE = 0.2
 """Of the race's time: what inspecting may cost if nobody asked for it."""
-BUDGET = 48
-"""Hessian-vector products for the certificate of one end point."""
-TRACE_PRODUCTS = 12
-NOISE, PAIRS = 0.05, 6
-"""Of the sharpness: noise as long as this share of the parameters, drawn so often and mirrored."""
+LEAST, ASKED, MOST = 8, 48, 400
+"""Products of a certificate: the fewest, the fewest if they were asked for, and the most."""
 POINTS = 11
 """Where the loss is evaluated between two end points."""
 ALL_PAIRS_UP_TO = 6
 """Methods; of more, only the lines from the first one are drawn."""
-
-_OVERHEAD = 0.1  # seconds for each method, whatever its size
-# What an inspection costs, in gradients: a product costs about one where its graph is kept, and
-# few certificates take their whole budget.
-_GRADIENTS = BUDGET + TRACE_PRODUCTS + 20
 
 Line = dict[str, Any]
 
@@ -78,64 +71,109 @@ class Endings:
                 found[job.method] = job, lines[-1]
         return found
 
-    def wanted(self, asked: bool | None, workers: int) -> bool:
-        """Whether to inspect: as asked, as decided before, or if it is cheap against the race."""
+    def wanted(self, asked: bool | None, workers: int, elapsed: float = 0.0) -> bool:
+        """Whether to inspect: as asked, as decided before, or if it is cheap against the race.
+
+        How many products a certificate may take is decided here as well, once, from their measured
+        time: the plan keeps both, so that the same race is inspected alike. `elapsed` is how long
+        the race took; of one that was continued, the time of its runs is known.
+        """
         if not self.networks:
             return False
-        if asked is None:
-            asked = self.plan.inspects
-        if asked is None:
-            asked = self._cheap(workers)
-        if asked != self.plan.inspects:
-            self.plan.inspects = asked
-            self.plan.write()
+        plan = self.plan
+        if asked is None and plan.inspects is not None:
+            return plan.inspects
+        if asked is None or (asked and not plan.inspects):
+            plan.products = self._affordable(workers, elapsed)
+            if asked:
+                plan.products = max(plan.products or 0, ASKED)
+            else:
+                asked = plan.products is not None
+        if asked != plan.inspects:
+            plan.inspects = asked
+            plan.write()
         return asked
 
-    def _cheap(self, workers: int) -> bool:
+    def _affordable(self, workers: int, elapsed: float) -> int | None:
+        """Products for each certificate such that all costs less than its share of the race."""
+        start = time.perf_counter()
         jobs = self.jobs()
-        ends = [lines[-1] for job in self.plan.jobs if (lines := read(self.plan.directory, job.id))]
-        limit = SHARE * sum(end["job_seconds"] for end in ends) / workers
-        cost = sum(_OVERHEAD + end["job_seconds"] for _, end in jobs.values())
-        if cost > limit or not jobs:
-            return False
-        gradient = self._gradient_seconds(next(iter(jobs.values()))[0].seed)
-        between = 0.5 * POINTS * len(_pairs(list(jobs)))
-        return cost + gradient * (_GRADIENTS * len(jobs) + between) <= limit
-
-    def _gradient_seconds(self, seed: int) -> float:
-        """Seconds of one gradient over all data; infinite where there is none."""
-        times = []
+        ends = [
+            (job, lines[-1])
+            for job in self.plan.jobs
+            if (lines := read(self.plan.directory, job.id))
+        ]
+        limit = SHARE * max(elapsed, sum(end["job_seconds"] for _, end in ends) / workers)
+        # of each method the median: a run that the machine once held up is not slow
+        remade = [
+            statistics.median(
+                end["job_seconds"]
+                for job, end in ends
+                if job.method == method and job.stage == "measure"
+            )
+            for method in jobs
+        ]
+        if not jobs or makespan([OVERHEAD + again for again in remade], workers) > limit:
+            return None
         with one_thread():
             try:
-                objective = _objective(self.problem(seed))
-                for _ in range(3):
-                    start = time.perf_counter()
-                    objective.gradient()
-                    times.append(time.perf_counter() - start)
-            except Exception:  # whatever the user's code raises; the certificates will say it
-                return float("inf")
-        return min(times)
+                price = measured_price(self.problem(next(iter(jobs.values()))[0].seed))
+            except Exception:  # whatever the user's code raises; the certificates would say it
+                return None
+        between = [VALUE * price.gradient * POINTS * len(to) for _, to in _rays(list(jobs))]
+        spent = makespan(between, workers) + time.perf_counter() - start
+        return affordable(price, remade, workers, limit - spent, LEAST, MOST)
 
-    def inspect(self, stopped: Callable[[], bool]) -> None:
+    def inspect(
+        self, interrupt: Interrupt, workers: int = 1, backend: str = "loky",
+        scheduler: str | None = None,
+    ) -> None:  # fmt: skip
         """Certify every end point that is not there yet, then the lines between them.
 
         Parameters
         ----------
-        stopped
+        interrupt
             Asked before each; after Ctrl-C what is there is kept.
+        workers, backend, scheduler
+            As in `thalweg.compare.workers.run_all`.
         """
+        where: dict[str, Any] = {"workers": workers, "backend": backend, "scheduler": scheduler}
         try:
             self.folder.mkdir(exist_ok=True)
-            jobs = self.jobs()
-            for job, end in jobs.values():
-                if stopped():
-                    return
-                if self._read(job.id) is None:
-                    self._write(job.id, self._certified(job, end))
-            if not stopped() and self._lines_read() is None:
-                self._write("lines", self._lines())
+            for found in self._each(inspected, self._missing(interrupt), **where):
+                self._keep(*found)
+            if not interrupt.asked and self._lines_read() is None:
+                self._write("lines", self._lines(**where))
         except OSError as error:
             raise cannot_write(self.folder, error) from error
+
+    @staticmethod
+    def _each(
+        function: Callable[..., Any], calls: Iterable[tuple[Any, ...]], *, workers: int,
+        backend: str, scheduler: str | None,
+    ) -> Iterator[Any]:  # fmt: skip
+        """``function(*call)`` of each, here or in the workers."""
+        if workers == 1 and backend == "loky":
+            yield from (function(*call) for call in calls)
+            return
+        made = in_parallel(function, calls, workers, backend, scheduler)
+        with contextlib.closing(made):
+            yield from made
+
+    def _missing(self, interrupt: Interrupt) -> Iterator[tuple[Any, ...]]:
+        products = self.plan.products or ASKED
+        for job, end in self.jobs().values():
+            if interrupt.asked:
+                return
+            if self._read(job.id) is None:
+                yield job, self.contenders[job.method], self.problem, end["steps"], products
+
+    def _keep(self, job_id: str, told: Mapping[str, Any], state: bytes | None) -> None:
+        if state is not None:
+            part = self.folder / f"{job_id}.safetensors.part-"
+            part.write_bytes(state)
+            part.replace(self.folder / f"{job_id}.safetensors")
+        self._write(job_id, told)
 
     def found(self) -> dict[str, Any]:
         """What is in the directory: ``certificates`` by method, ``lines``, ``asked``, the cost."""
@@ -151,58 +189,31 @@ class Endings:
             "inspected": self.plan.inspects,
             "networks": self.networks,
             "lines": lines.get("lines", []),
+            "budget": self.plan.products,
             "products": sum(c["products"] for c in spent),
             "seconds": sum(c["seconds"] for c in certificates.values()) + lines.get("seconds", 0.0),
         }
 
-    # -- one end point -----------------------------------------------------------------------
-
-    def _certified(self, job: Job, end: Mapping[str, Any]) -> dict[str, Any]:
-        start = time.perf_counter()
-        told: dict[str, Any] = {"seed_of_run": job.seed, "checkpoint": f"ends/{job.id}.safetensors"}
-        try:
-            training = end_point(job, self.contenders[job.method], self.problem, end["steps"])
-            self._save(job.id, training.model)
-            with one_thread(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what they say is among the certificate's reasons
-                told |= _measured(training)
-        except Exception as error:  # of the user's model: the race stands
-            told["refused"] = one_line(error) if not isinstance(error, ValueError) else str(error)
-        return {**told, "seconds": time.perf_counter() - start}
-
-    def _save(self, job_id: str, model: torch.nn.Module) -> None:
-        from safetensors.torch import save_file
-
-        state = {k: v.detach().cpu().clone().contiguous() for k, v in _tensors(model).items()}
-        part = self.folder / f"{job_id}.safetensors.part-"
-        save_file(state, part)
-        part.replace(self.folder / f"{job_id}.safetensors")
-
     # -- between them ------------------------------------------------------------------------
 
-    def _lines(self) -> dict[str, Any]:
+    def _lines(self, **where: Any) -> dict[str, Any]:
         """The training loss on the straight lines between the end points."""
-        from safetensors.torch import load_file
-
         start = time.perf_counter()
         jobs = self.jobs()
         at = {
-            method: load_file(path)
+            method: path.resolve()
             for method, (job, _) in jobs.items()
             if (path := self.folder / f"{job.id}.safetensors").exists()
         }
-        lines: list[Line] = []
+        if where["backend"] != "loky":  # on another machine there are no such files
+            where |= {"workers": 1, "backend": "loky"}
         seed = next((job.seed for job, _ in jobs.values()), 1)
-        with one_thread():
-            try:
-                objective = _objective(self.problem(seed))
-                lines = [
-                    {"a": a, "b": b, **_between(objective, at[a], at[b])} for a, b in _pairs([*at])
-                ]
-            except Exception:  # as above
-                lines = []
+        calls = ((self.problem, seed, a, to, at) for a, to in _rays([*at]))
+        found: list[Line] = [line for ray in self._each(lines_from, calls, **where) for line in ray]
+        order = [*at]
+        found.sort(key=lambda line: (order.index(line["a"]), order.index(line["b"])))
         ids = {method: job.id for method, (job, _) in jobs.items()}
-        return {"of": ids, "lines": lines, "seconds": time.perf_counter() - start}
+        return {"of": ids, "lines": found, "seconds": time.perf_counter() - start}
 
     def _lines_read(self) -> dict[str, Any] | None:
         kept = self._read("lines")
@@ -223,40 +234,24 @@ class Endings:
         write_atomically(self.folder / f"{name}.json", text, sync=False)
 
 
-def _measured(training: Training) -> dict[str, Any]:
-    """Certificate, trace and sharpness of a point, as plain numbers."""
-    from thalweg.curvature.certify import certify
-    from thalweg.curvature.operators import hessian
-    from thalweg.curvature.sharpness import average_case
-    from thalweg.curvature.trace import trace
-    from thalweg.inspect.advice import HEADLINES
-    from thalweg.inspect.record import estimate
+def lines_from(
+    problem: Problem, seed: int, a: str, to: Sequence[str], at: Mapping[str, Path]
+) -> list[Line]:
+    """The training loss from the end point of `a` to those of `to`, which are in files `at`."""
+    from safetensors.torch import load_file
 
-    objective = _objective(training)
-    certificate = certify(objective, budget=BUDGET)
-    found = certificate.to_dict()
-    spread = trace(hessian(objective), max_products=TRACE_PRODUCTS)
-    size = float(objective.start.norm()) or 1.0
-    rise = average_case(objective, NOISE * size / math.sqrt(objective.d), pairs=PAIRS)
-    return {
-        **found,
-        "headline": HEADLINES[certificate.verdict],
-        "products": certificate.products + spread.n_products,
-        "trace": estimate(spread),
-        "sharpness": estimate(rise),
-    }
-
-
-def _objective(training: Training) -> Objective:
-    from thalweg.curvature.objective import Objective
-    from thalweg.inspect.inspection import read_in_order
-
-    return Objective(read_in_order(training)[0])
+    with one_thread():
+        try:
+            objective = objective_of(problem(seed))
+            origin = load_file(at[a])
+            return [{"a": a, "b": b, **_between(objective, origin, load_file(at[b]))} for b in to]
+        except Exception:  # of the user's model: the race stands
+            return []
 
 
 def _between(objective: Objective, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Line:
     """The loss from a to b; running statistics are interpolated like the parameters."""
-    held = _tensors(objective.training.model)
+    held = tensors_of(objective.training.model)
     before = {name: tensor.detach().clone() for name, tensor in held.items()}
     positions = [i / (POINTS - 1) for i in range(POINTS)]
     values: list[float | None] = []
@@ -294,12 +289,8 @@ def barrier(positions: list[float], values: list[float | None]) -> float | None:
     return max(0.0, *(v - c for v, c in zip(known, chord)))
 
 
-def _pairs(names: list[str]) -> list[tuple[str, str]]:
+def _rays(names: list[str]) -> list[tuple[str, list[str]]]:
+    """From which method lines are drawn, and to which."""
     if len(names) <= ALL_PAIRS_UP_TO:
-        return list(combinations(names, 2))
-    return [(names[0], name) for name in names[1:]]
-
-
-def _tensors(model: torch.nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, tied ones under each of their names."""
-    return {k: v for k, v in model.state_dict(keep_vars=True).items() if isinstance(v, Tensor)}
+        return [(name, names[i + 1 :]) for i, name in enumerate(names[:-1])]
+    return [(names[0], names[1:])]

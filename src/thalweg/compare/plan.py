@@ -158,6 +158,7 @@ class Plan:
         self.created = _now()
         self.baseline_ms: float | None = None
         self.inspects: bool | None = None
+        self.products: int | None = None  # of each certificate
 
     @property
     def path(self) -> Path:
@@ -210,6 +211,7 @@ class Plan:
         self.created = saved["created"]
         self.baseline_ms = saved.get("baseline_ms")
         self.inspects = saved.get("inspects")
+        self.products = saved.get("products")
 
     def _differs(self, field: str, theirs: Any, mine: Any) -> str:
         advice = "give another directory, or ask for the same again"
@@ -244,6 +246,7 @@ class Plan:
             "looks": self.looks,
             "baseline_ms": self.baseline_ms,
             "inspects": self.inspects,
+            "products": self.products,
             "jobs": [asdict(job) for job in self.jobs],
         }
         write_atomically(self.path, json.dumps(content, indent=1, default=repr) + "\n")

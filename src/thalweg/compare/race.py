@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,7 @@ def compare(
     try:
         with Interrupt() as interrupt:
             race.run(interrupt, exclusive)
-            race.inspect(interrupt, inspect, workers)
+            race.inspect(interrupt, inspect, workers, backend, scheduler)
     finally:
         if workers != 1:
             release(backend)
@@ -217,6 +218,7 @@ class _Race:
         self.by_name = {c.name: c for c in contenders}
         self.budget, self.points, self.on_event = budget, points, on_event
         self.how: dict[str, Any] = {}
+        self.began = time.perf_counter()
         self.seeds = range(1, seeds + 1)
         # Trial by trial and seed by seed, so that an interrupted race is balanced.
         tables = {c.name: tune.table(c, trials) for c in contenders}
@@ -320,15 +322,19 @@ class _Race:
     def _event(self, **event: Any) -> None:
         self.on_event({**event, "done": self.done, "total": self.total})
 
-    def inspect(self, interrupt: Interrupt, wanted: bool | None, workers: int) -> None:
+    def inspect(
+        self, interrupt: Interrupt, wanted: bool | None, workers: int, backend: str,
+        scheduler: str | None,
+    ) -> None:  # fmt: skip
         """Certify the end points of a finished race of optimizers."""
         solved = self.problem.facts.get("kind") == "solver"
         if solved or interrupt.asked or self.done < self.total:
             return
         endings = Endings(self.plan, self.problem, self.by_name)
-        if endings.wanted(wanted, max(1, workers)):
+        elapsed = time.perf_counter() - self.began
+        if endings.wanted(wanted, max(1, workers), elapsed):
             self._event(kind="stage", stage="inspect", goal=self.problem.facts["goal"])
-            endings.inspect(lambda: interrupt.asked)
+            endings.inspect(interrupt, workers, backend, scheduler)
 
     def _baseline(self, interrupt: Interrupt) -> None:
         """Milliseconds per step of torch's fused AdamW on this model, for the cost ratios."""

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +90,9 @@ def run_all(
             yield job, _received(directory, job.id, text)
         return
     by_id = {job.id: job for job in jobs}
-    finished = _parallel(wanted(), contenders, problem, directory, workers, backend, scheduler)
+    place, send = directory.resolve(), backend != "loky"
+    calls = ((job, contenders[job.method], problem, place, send) for job in wanted())
+    finished = in_parallel(work, calls, workers, backend, scheduler)
     with contextlib.closing(finished):
         for job_id, text in finished:
             yield by_id[job_id], _received(directory, job_id, text)
@@ -122,17 +124,21 @@ def _received(directory: Path, job_id: str, text: str | None) -> dict[str, Any]:
     return lines[-1]
 
 
-def _parallel(
-    jobs: Iterable[Job], contenders: Mapping[str, Contender], problem: Problem, directory: Path,
+def in_parallel(
+    function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]],
     workers: int, backend: str, scheduler: str | None,
-) -> Generator[tuple[str, str | None], None, None]:  # fmt: skip
+) -> Generator[Any, None, None]:  # fmt: skip
+    """Call `function` with each of `arguments` in the workers; yield what comes back, when it does.
+
+    Raises
+    ------
+    BadInput
+        If something cannot be sent to the workers, or one was killed.
+    """
     import joblib
 
     remote = backend != "loky"
-    calls = (
-        joblib.delayed(work)(job, contenders[job.method], problem, directory.resolve(), remote)
-        for job in jobs
-    )
+    calls = (joblib.delayed(function)(*given) for given in arguments)
     with _cluster(backend, scheduler) as options:
         if not remote:
             # Workers are of the terminal's group: only this process listens to Ctrl-C.

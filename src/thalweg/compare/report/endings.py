@@ -30,7 +30,7 @@ def _told(ending: Mapping[str, Any], count: int) -> str:
         return (
             f"Inspecting {text.plural(count, 'end point')} took "
             f"{text.plural(ending.get('products', 0), 'Hessian-vector product')} and "
-            f"{text.duration(ending.get('seconds'))}."
+            f"{text.duration(ending.get('seconds'))}{_limit(ending.get('budget'))}."
         )
     if not ending.get("networks", True):
         return "What kind of point it is, is said of the end points of networks alone."
@@ -43,6 +43,10 @@ def _told(ending: Mapping[str, Any], count: int) -> str:
         "fifth of the race, or it was declined. The same command with --inspect does it, and keeps "
         "all runs."
     )
+
+
+def _limit(budget: int | None) -> str:
+    return "" if budget is None else f"; a certificate could spend {text.plural(budget, 'product')}"
 
 
 def _card(index: int, method: Mapping[str, Any]) -> dict[str, Any]:
