@@ -38,6 +38,7 @@ class BatchGraph(ABC):
     def __init__(self, objective: Objective, together: int = 1) -> None:
         self.objective = objective
         self.together = together
+        self.kept = False  # for further products, with memory to spare
 
     @abstractmethod
     def products(self, v: list[Tensor], batched: bool) -> Sequence[Tensor | None]:
@@ -160,6 +161,7 @@ class BatchwiseProducts:
                 graph.add_products(V, total)
                 if self._keeping:
                     kept.append(graph)
+                    graph.kept = True
                 del graph  # before the next one is built
         summed = objective.summed(torch.tensor([rows], dtype=torch.float64))
         self._rows = objective.all_rows(float(summed))
