@@ -5,6 +5,9 @@ stand near the user and near the base station; the surface sees either group und
 On grids of angles the cascaded channel is sparse, and its support is a Kronecker product: angles
 of departure at the user, one angle at the surface, angles of arrival at the base station.
 
+The setting is small and our own, three channels of one size: it shows how the methods are called
+and what they may give, and does not compare them.
+
 python examples/irs_channel.py --out pictures
 """
 

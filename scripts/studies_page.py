@@ -30,8 +30,8 @@ control makes the study inconclusive. Step sizes are tuned for each method on th
 winner at its edge is a failed control. A verdict is about the claim **at this scale**: "does not
 hold" does not say that the paper is wrong.
 
-`thalweg study --list` lists them, `thalweg study NAME` runs one in a minute or two on one core
-(`--scale smoke` in seconds), without any download. Rows, result and figure are kept.
+`thalweg study --list` lists them, `thalweg study NAME` runs one in seconds to a quarter of
+an hour on one core (`--scale smoke` in less), without any download. Rows, result and figure are kept.
 """
 
 

@@ -20,7 +20,7 @@ def study(
     ] = None,
     list_them: Annotated[bool, typer.Option("--list", help="List the studies.")] = False,
     scale: Annotated[
-        str, typer.Option(help="smoke (seconds), laptop (a minute or two) or full.")
+        str, typer.Option(help="smoke (seconds), laptop (up to a quarter of an hour) or full.")
     ] = "laptop",
     seed: Annotated[int, typer.Option(help="All randomness follows from it.")] = 0,
     out: Annotated[
