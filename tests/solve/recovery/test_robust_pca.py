@@ -78,7 +78,7 @@ def test_the_clipped_steps_need_at_most_fifty(alpha):
 @pytest.mark.parametrize("condition", [1.0, 5.0, 20.0])
 def test_the_clipped_steps_do_not_mind_the_condition_number(condition):
     problem = RobustPCA.random((300, 300), 5, 0.05, condition, generator=seeded(0))
-    assert 20 <= steps_to(1e-6, robust_pca, problem) <= 45
+    assert 12 <= steps_to(1e-6, robust_pca, problem) <= 32
 
 
 @pytest.mark.parametrize("method", [robust_pca, alternating_projections, scaled_gradient])
@@ -148,6 +148,10 @@ def test_keep_largest_equals_a_sort(seed, n1, n2, fraction):
     small = (rank_in_row < -(-fraction * n2 // 1)) & (rank_in_column < -(-fraction * n1 // 1))
     assert torch.equal(kept, torch.where(small, W, 0.0))
     assert torch.equal(keep_largest(W.T, fraction), kept.T)
+    # torch selects in half precision, numpy in single and double, and both in batches.
+    half = W.half()
+    assert torch.equal(keep_largest(half, fraction), keep_largest(half.double(), fraction).half())
+    assert torch.equal(keep_largest(torch.stack([W, -2 * W]), fraction)[1], -2 * kept)
 
 
 @settings(max_examples=10, deadline=None)

@@ -69,17 +69,25 @@ def keep_largest(W: Tensor, fraction: float) -> Tensor:
     tensor([[ 5.,  0.],
             [ 0., -7.]])
     """
+    return torch.where(_among_largest(W, fraction), W, 0.0)
+
+
+def _among_largest(W: Tensor, fraction: float) -> Tensor:
     if fraction == 0:
-        return torch.zeros_like(W)
-    size = W.abs()
+        return torch.zeros_like(W, dtype=torch.bool)
+    size = W.detach().abs()
+    return (size >= _kth_largest(size, fraction, -1)) & (size >= _kth_largest(size, fraction, -2))
 
-    def kth_largest(dim: int) -> Tensor:
-        n = W.shape[dim]
-        k = max(1, math.ceil(fraction * n - 1e-9))  # 0.07 * 100 is above 7
-        return size.kthvalue(n + 1 - k, dim=dim, keepdim=True).values
 
-    kept = (size >= kth_largest(-1)) & (size >= kth_largest(-2))
-    return torch.where(kept, W, 0.0)
+def _kth_largest(size: Tensor, fraction: float, dim: int) -> Tensor:
+    n = size.shape[dim]
+    k = max(1, math.ceil(fraction * n - 1e-9))  # 0.07 * 100 is above 7
+    if size.device.type == "cpu" and size.dtype in (torch.float32, torch.float64):
+        import numpy as np  # selects two to four times as fast as torch
+
+        ordered = torch.from_numpy(np.partition(size.numpy(), n - k, axis=dim))
+        return ordered.narrow(dim, n - k, 1)
+    return size.kthvalue(n + 1 - k, dim=dim, keepdim=True).values
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,8 +224,8 @@ class RobustPCA(LowRankProblem):
         return 1.0
 
     def misfit(self, x: Any) -> Tensor:
-        W = self.Y - x.U @ x.V.mT
-        return (keep_largest(W, self.factor * self.alpha) - W).flatten(-2)
+        D = x.U @ x.V.mT - self.Y
+        return D.masked_fill(_among_largest(D, self.factor * self.alpha), 0.0).flatten(-2)
 
     def pull_back(self, misfit: Tensor) -> Tensor:
         return misfit.unflatten(-1, self.shape)

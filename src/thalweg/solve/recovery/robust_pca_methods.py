@@ -31,7 +31,7 @@ def robust_pca(
     problem: RobustPCA,
     *,
     sparse: Literal["soft", "largest"] = "soft",
-    step_size: float = 0.5,
+    step_size: float | None = None,
     start: Start = "spectral",
     tol: float = 1e-10,
     xtol: float | None = None,
@@ -64,7 +64,7 @@ def robust_pca(
     sparse
         ``"soft"`` (default) or ``"largest"``.
     step_size
-        :math:`\eta > 0`. Default 0.5.
+        :math:`\eta > 0`. Default 0.7, or the published 0.5 for ``"largest"``.
     start
         ``"spectral"`` (default), ``"random"``, or a point to continue from.
     tol
@@ -102,6 +102,8 @@ def robust_pca(
     True
     """
     check.choice("sparse", sparse, ("soft", "largest"))
+    if step_size is None:
+        step_size = 0.7 if sparse == "soft" else 0.5
     first = problem.start(start, generator)
 
     def solve(eta: float) -> Result[LowRank]:
