@@ -51,8 +51,7 @@ class ByValue(optim.Tensorwise):
         super().__init__(params, {"lr": lr}, **how)
 
     def decisions(self, active: Sequence[Active]) -> Callable[[Active], Mapping[str, bool]]:
-        sums = self.measured(lambda p, g, *, lr: (g.sum(), lr * p.sum()), active, 2, ("lr",))
-        up = {a.p: total < 0 for a, (total, _) in zip(active, sums, strict=True)}
+        up = {a.p: float(self.seen([a.g]).sum()) < 0 for a in active}
         return lambda a: {"up": up[a.p]}
 
     @staticmethod

@@ -127,14 +127,18 @@ class Elementwise(RuleOptimizer):
     def _update_separate(self, batch: Separate, members: list[Active], common: Any) -> None:
         """Large tensors, each where it lies."""
         # First what Python has to do for all: it is faster before the data sweep the cache.
-        if common is None and self._recurs(batch):
+        if self._recurs(batch):
             gradients = [
                 a.g if plain and a.g.is_contiguous() else flat_as(local(a.p), local(a.g))
                 for a, plain in zip(members, batch.plain, strict=True)
             ]
             totals = [self._sums.of(id(a.group), a.p) for a in members]
-            calls, scalars = self._calls(batch, members[0], gradients, totals)
-            calls(gradients, totals, scalars)
+            prepared = self._prepare(members[0].group, int(batch.step), ())
+            numbers = [prepared.numbers] * len(members)
+            if common is not None:
+                numbers = [{**prepared.numbers, **common(a)} for a in members]
+            calls = self._calls(batch, prepared, numbers[0], gradients, totals)
+            calls(gradients, totals, [self._scalars_of(calls.loop, own) for own in numbers])
             return
         for update, t in [self._ready(batch, i, a, common) for i, a in enumerate(members)]:
             update(t)
@@ -153,23 +157,23 @@ class Elementwise(RuleOptimizer):
     def _calls(
         self,
         batch: Separate,
-        first: Active,
+        prepared: _Prepared,
+        numbers: Mapping[str, float],
         gradients: Sequence[Tensor],
         totals: Sequence[Sequence[Tensor]],
-    ) -> tuple[Calls, Tensor]:
+    ) -> Calls:
         """The calls that update a batch, kept in it as long as the rule does not change."""
-        prepared = self._prepare(first.group, int(first.state["step"]), ())
         flat = cast("list[Tensor]", batch.flat)
         example = [flat[0], gradients[0], *batch.state[0], *totals[0]]
         counts = (len(batch.state[0]), 0, self.n_summands)
-        loop = _compile(prepared.key, prepared.update, counts, prepared.numbers, example)
+        loop = _compile(prepared.key, prepared.update, counts, numbers, example)
         if batch.calls is None or batch.calls.loop is not loop:
             tensors = [
                 (p, g, *state, *sums)
                 for p, g, state, sums in zip(flat, gradients, batch.state, totals, strict=True)
             ]
             batch.calls = Calls(loop, tensors, self.n_summands)
-        return batch.calls, self._scalars_of(loop, prepared.numbers)
+        return batch.calls
 
     def _ready(
         self, batch: Separate, i: int, a: Active, common: Any
@@ -226,24 +230,32 @@ class Elementwise(RuleOptimizer):
         """
         sums = Sums(count)
         small: dict[Any, list[tuple[Tensor, Tensor]]] = {}
+        large: dict[Any, list[list[Tensor]]] = {}
         for s, t in pairs:
+            kind = (s.dtype, t.dtype, s.device)
             if packable(s) and packable(t):
-                small.setdefault((s.dtype, t.dtype, s.device), []).append((s, t))
+                small.setdefault(kind, []).append((s, t))
             elif local(s).numel():
-                flat = [local(s).reshape(-1), local(t).reshape(-1)]
-                self._sum(summands, count, [*flat, *sums.of("", s)])
-        for members in small.values():
+                flat = [local(s).reshape(-1), local(t).reshape(-1), *sums.of("", s)]
+                large.setdefault(kind, []).append(flat)
+        for kind, members in small.items():
             flat = [flattened(list(tensors)) for tensors in zip(*members, strict=True)]
-            self._sum(summands, count, [*flat, *sums.of("", members[0][0])])
+            large.setdefault(kind, []).append([*flat, *sums.of("", members[0][0])])
+        for calls in large.values():
+            self._sum(summands, count, calls)
         return sums.over("")
 
-    def _sum(self, summands: Summands, count: int, tensors: list[Tensor]) -> None:
+    def _sum(self, summands: Summands, count: int, calls: Sequence[list[Tensor]]) -> None:
+        """Add up what tensors of one kind sum up to; each of `calls` ends in its accumulators."""
         update = _summing(summands)
         if self.uses_compiler():
-            loop = _compile((summands,), update, (0, 0, count), {}, tensors)
-            _compiled_update(loop, self._scalars_of(loop, {}), count, tensors)
+            loop = _compile((summands,), update, (0, 0, count), {}, calls[0])
+            scalars = self._scalars_of(loop, {})
+            for tensors in calls:
+                _compiled_update(loop, scalars, count, tensors)
         else:
-            _eager(update, 0, 0, {}, count, tensors)
+            for tensors in calls:
+                _eager(update, 0, 0, {}, count, tensors)
 
     # ---- running the rule on flat memory ----
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import operator
 import shutil
 import types
@@ -209,10 +210,16 @@ class Compiled:
         if not self.for_all_sizes:
             return
         scalar = {node for node in placeholders if sources[node][0] == "number"}
-        for node in graph.graph.nodes:
+        for node in list(graph.graph.nodes):
             needed = node.all_input_nodes
             if node.op.startswith("call_") and needed and all(n in scalar for n in needed):
                 scalar.add(node)
+            elif node.target is operator.truediv and node.args[1] in scalar:
+                # One division a step instead of one per entry, which costs ten multiplications.
+                with graph.graph.inserting_before(node):
+                    inverse = graph.graph.call_function(_inverse, (node.args[1],))
+                node.target, node.args = operator.mul, (node.args[0], inverse)
+                scalar.add(inverse)
         boundary = [n for n in graph.graph.nodes if n in scalar and not set(n.users) <= scalar]
 
         self._numbers = [sources[node][1] for node in placeholders if node in scalar]
@@ -278,6 +285,11 @@ class Compiled:
             self._loop = getattr(code, "current_callable", code)
             self._changed = [self._arguments[i][1] for i in changed]
 
+    @property
+    def goes_by_address(self) -> bool:
+        """Whether the loop reads memory and lengths only, whatever shapes its tensors claim."""
+        return bool(self._changed)
+
     def scalars(self, numbers: Sequence[float]) -> Tensor:
         """All arithmetic on numbers alone, in double precision: the vector `__call__` reads."""
         used = [numbers[i] for i in self._numbers]
@@ -333,16 +345,19 @@ class Calls:
         self._moved = [each[i] for each in tensors for i in loop._changed if i < kept]
 
     def __call__(
-        self, gradients: Sequence[Tensor], totals: Sequence[Sequence[Tensor]], scalars: Tensor
+        self,
+        gradients: Sequence[Tensor],
+        totals: Sequence[Sequence[Tensor]],
+        scalars: Sequence[Tensor],
     ) -> None:
-        """Update all tensors in place."""
+        """Update all tensors in place, given what each call reads."""
         run, gradient = self.loop._loop, self._gradient
-        for call, g, sums in zip(self._calls, gradients, totals, strict=True):
+        for call, g, sums, own in zip(self._calls, gradients, totals, scalars, strict=True):
             arguments = call.copy()  # the compiled code empties the list it is given
             arguments[gradient] = g
             for i, value in zip(self._totals, sums, strict=True):
                 arguments[i] = value
-            arguments[-1] = scalars
+            arguments[-1] = own
             run(arguments)
         if self._moved:
             torch.autograd.graph.increment_version(self._moved)
@@ -412,6 +427,13 @@ def _locate(size: int, examples: Sequence[Tensor]) -> tuple[int, int]:
     raise AssertionError(f"no example has a dimension of length {size}")
 
 
+def _inverse(value: Any) -> Any:
+    """1 / value; infinite for 0, as it is for tensors."""
+    if isinstance(value, Tensor) or value != 0:
+        return 1 / value
+    return math.copysign(math.inf, value)
+
+
 def _scalar_part(
     graph: fx.GraphModule,
     placeholders: list[fx.Node],
@@ -429,7 +451,9 @@ def _scalar_part(
         if node in scalar and node not in copied:
             copied[node] = part.node_copy(node, lambda n: copied[n])
             module = getattr(node.target, "__module__", "")
-            on_floats &= node.op == "call_function" and module in ("_operator", "builtins")
+            on_floats &= node.op == "call_function" and (
+                module in ("_operator", "builtins") or node.target is _inverse
+            )
     part.output([copied[node] for node in boundary])
     return fx.GraphModule(graph, part), on_floats
 

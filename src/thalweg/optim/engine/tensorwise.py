@@ -9,23 +9,47 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from thalweg.optim.engine.base import Active, RuleOptimizer
-from thalweg.optim.engine.kernel import Compiled, Update, compute_dtype, in_place
+from thalweg.optim.engine.kernel import Calls, Compiled, Update, in_place
 from thalweg.optim.engine.sharding import is_sharded, local, sharded_like, whole
 
 #: Entries, about, of the tensors that a rule is compiled with (the size matters only as "large").
 _EXAMPLE = 2**20
 
-#: Numbers that a tensor and its gradient are asked for.
-Formula = Callable[..., tuple[Tensor, ...]]
-
 _updates: dict[Any, Update] = {}
 _compiled: dict[Any, Compiled | Update] = {}
+
+
+class _Hypers(NamedTuple):
+    """A group's hyper-parameters at one step: the numbers, and what chooses between formulas."""
+
+    numbers: dict[str, float]
+    static: tuple[Any, ...]
+
+
+class _Place:
+    """Where one parameter and its state lie, and the compiled calls that update them there."""
+
+    def __init__(self, a: Active, owned: Sequence[Tensor]) -> None:
+        self.address = a.p.data_ptr()
+        self.owned = owned[1:]
+        #: True if the memory of p and state is what the rule sees.
+        self.plain = a.p.numel() > 0 and all(not is_sharded(t) and t.is_contiguous() for t in owned)
+        self.calls: dict[Any, Calls] = {}
+
+    def holds(self, a: Active, slots: Sequence[str]) -> bool:
+        """True if nothing has changed hands."""
+        state = a.state
+        return (
+            len(slots) == len(self.owned)
+            and a.p.data_ptr() == self.address
+            and all(state[slot] is t for slot, t in zip(slots, self.owned, strict=True))
+        )
 
 
 class Tensorwise(RuleOptimizer):
@@ -37,11 +61,12 @@ class Tensorwise(RuleOptimizer):
     def _forget(self) -> None:
         super()._forget()
         self._scalars: dict[Any, Tensor] = {}
+        self._hypers: dict[Any, _Hypers] = {}
+        self._places: dict[Tensor, _Place] = {}
 
     def decisions(self, active: Sequence[Active]) -> Callable[[Active], Mapping[str, Any]] | None:
         """What each tensor's rule gets of its own: choices (booleans, strings, None) and floats.
 
-        For rules that branch on the values of their own tensors. A step may ask in several calls.
         Name the keywords in ``reduced``. Default: none.
         """
         return None
@@ -51,38 +76,56 @@ class Tensorwise(RuleOptimizer):
         return []
 
     def update(self, active: Sequence[Active]) -> None:
-        for batch in self._decided_together(active):
-            decisions = self.decisions(batch)
-            for a in batch:
-                a.state["step"].add_(1)
-                self._update_stack([a], decisions(a) if decisions is not None else {})
+        decisions = self.decisions(active)
+        updates = []
+        for a in active:  # first what Python has to do: it is faster before data sweep the cache
+            a.state["step"].add_(1)
+            updates.append(self._update_of_one(a, decisions(a) if decisions is not None else {}))
+        for update in updates:
+            update()
         self._scalars.clear()
+        self._hypers.clear()
 
-    def _decided_together(self, active: Sequence[Active]) -> Sequence[Sequence[Active]]:
-        """One wait for all tensors; on the CPU, one by one: they are still in the cache then."""
-        return [[a] for a in active] if all(a.p.device.type == "cpu" for a in active) else [active]
+    def _update_of_one(self, a: Active, decided: Mapping[str, Any]) -> Callable[[], None]:
+        """The update of one parameter."""
+        slots = self._all_slots(a.group)
+        place = self._places.get(a.p)
+        if place is None or not place.holds(a, slots):
+            place = self._places[a.p] = _Place(a, [a.p, *(a.state[slot] for slot in slots)])
+        recurs = self.uses_compiler() and self.rounding == "nearest" and place.plain
+        if not recurs or is_sharded(a.g) or not a.g.is_contiguous():
+            return functools.partial(self._update_stack, [a], decided)
+        hypers = self._hypers_of(a.group, float(a.state["step"]))
+        numbers, choices = _separated(decided)
+        numbers = {**hypers.numbers, **numbers}
+        reports = self.reports(a, decided)
+        key = (hypers.static, tuple(choices.items()), a.g.dtype)
+        calls = place.calls.get(key)
+        if calls is None:
+            seen = [self.seen([t]) for t in (a.p, a.g, *(a.state[slot] for slot in slots))]
+            loop = self._loop(a.group, [*seen, *reports], len(slots), numbers, choices)
+            if not (isinstance(loop, Compiled) and loop.goes_by_address):
+                return functools.partial(self._update_stack, [a], decided)
+            tensors = [t.view(1) if t.dim() == 0 else t for t in (*seen, *reports)]
+            calls = place.calls[key] = Calls(loop, [tensors], len(reports))
+        scalars = self._scalars_of(calls.loop, numbers)
+        return functools.partial(calls, [a.g], [reports], [scalars])
 
-    def measured(
-        self, formula: Formula, active: Sequence[Active], count: int, names: Sequence[str]
-    ) -> list[list[float]]:
-        """The `count` numbers ``formula(p, g, **numbers)`` of every tensor, in one wait for all.
+    def _hypers_of(self, group: dict[str, Any], k: float) -> _Hypers:
+        """A group's hyper-parameters at the k-th step, looked up once."""
+        at = (id(group), k)
+        found = self._hypers.get(at)
+        if found is None:
+            static = (group["maximize"], *self.static(group).items())
+            found = self._hypers[at] = _Hypers(self.numbers(group, int(k)), static)
+        return found
 
-        `names` are the hyper-parameters it takes. ``maximize`` does not flip this gradient.
-        """
-        update = _measuring(formula)
-        results = [
-            torch.zeros(count, dtype=compute_dtype(a.p.dtype), device=a.p.device) for a in active
-        ]
-        for a, result in zip(active, results, strict=True):
-            if a.p.numel() == 0:
-                continue
-            numbers = {name: float(a.group[name]) for name in names}
-            tensors = [self.seen([a.p]), self.seen([a.g]), *result.unbind(0)]
-            if self.uses_compiler():
-                self._run_compiled(update, update, tensors, count, numbers)
-            else:
-                update(*_arranged(tensors, count), numbers)
-        return [values.tolist() for values in _on_host(results)]
+    def _scalars_of(self, loop: Compiled, numbers: Mapping[str, float]) -> Tensor:
+        at = (id(loop), tuple(numbers.values()))
+        scalars = self._scalars.get(at)
+        if scalars is None:
+            scalars = self._scalars[at] = loop.scalars(list(numbers.values()))
+        return scalars
 
     def view(self, tensor: Tensor) -> Tensor:
         """The tensor as the rule wants to see it. Default: as it is."""
@@ -108,9 +151,8 @@ class Tensorwise(RuleOptimizer):
             extra, state = [state[-1]], state[:-1]
         elif self.rounding == "stochastic":
             extra = [self.seen([self._random_bits(whole(b.p.detach())) for b in stack])]
-        numbers = self.numbers(group, int(a.state["step"]))
-        numbers |= {n: v for n, v in decided.items() if isinstance(v, float)}
-        choices = {n: v for n, v in decided.items() if not isinstance(v, float)}
+        own, choices = _separated(decided)
+        numbers = {**self.numbers(group, int(a.state["step"])), **own}
         tensors = [p, g, *state, *extra, *self.reports(a, decided)]
         self._run_whole(group, tensors, len(state), numbers, choices)
         results = [p, *state, *(extra if self.rounding == "compensated" else [])]
@@ -129,30 +171,44 @@ class Tensorwise(RuleOptimizer):
         numbers: dict[str, float],
         decided: Mapping[str, Any],
     ) -> None:
+        if not self.uses_compiler():
+            _, update = self._update_for(group, decided)
+            update(*_arranged(tensors, n_state), numbers)
+            return
+        loop = self._loop(group, tensors, n_state, numbers, decided)
+        if isinstance(loop, Compiled):
+            scalars = self._scalars_of(loop, numbers)
+            loop([t.view(1) if t.dim() == 0 else t for t in tensors], scalars)
+            return
+        on_device = {
+            n: torch.tensor(v, dtype=torch.float64, device=tensors[0].device)
+            for n, v in numbers.items()
+        }
+        loop(*_arranged(tensors, n_state), on_device)
+
+    def _update_for(self, group: dict[str, Any], decided: Mapping[str, Any]) -> tuple[Any, Update]:
+        """The rule with its choices made, and what identifies it."""
         static = {**self.static(group), **decided}
         key = (type(self).rule, group["maximize"], self.rounding, tuple(static.items()))
         update = _updates.get(key)
         if update is None:
             update = in_place(type(self).rule, group["maximize"], self.rounding, static)
             _updates[key] = update
-        if self.uses_compiler():
-            self._run_compiled(key, update, tensors, n_state, numbers)
-        else:
-            update(*_arranged(tensors, n_state), numbers)
+        return key, update
 
-    def _run_compiled(
+    def _loop(
         self,
-        key: Any,
-        update: Update,
+        group: dict[str, Any],
         tensors: list[Tensor],
         n_state: int,
         numbers: Mapping[str, float],
-    ) -> None:
-        """Run `update` compiled: for any sizes if they do not matter to it, else for these."""
-        p = tensors[0]
+        decided: Mapping[str, Any],
+    ) -> Compiled | Update:
+        """The rule compiled: for any sizes if they do not matter to it, else for these."""
+        key, update = self._update_for(group, decided)
         shapes = {t.shape for t in tensors} - {torch.Size(), torch.Size([1])}
         kind = tuple((t.dtype, tuple(n == 1 for n in t.shape)) for t in tensors)
-        full = (key, n_state, tuple(numbers), kind, p.device, torch.get_num_threads())
+        full = (key, n_state, tuple(numbers), kind, tensors[0].device, torch.get_num_threads())
         loop = _compiled.get(full)
         if loop is None:
             if len(shapes) <= 1:
@@ -166,17 +222,7 @@ class Tensorwise(RuleOptimizer):
                     _with_scalars(update, scalar, n_state), counts, tuple(numbers), examples
                 )
             _compiled[full] = loop = loop or torch.compile(update, dynamic=True)
-        if isinstance(loop, Compiled):
-            at = (id(loop), tuple(numbers.values()))
-            scalars = self._scalars.get(at)
-            if scalars is None:
-                scalars = self._scalars[at] = loop.scalars(list(numbers.values()))
-            loop([t.view(1) if t.dim() == 0 else t for t in tensors], scalars)
-            return
-        on_device = {
-            n: torch.tensor(v, dtype=torch.float64, device=p.device) for n, v in numbers.items()
-        }
-        loop(*_arranged(tensors, n_state), on_device)
+        return loop
 
 
 class Matrixwise(Tensorwise):
@@ -213,35 +259,17 @@ class Matrixwise(Tensorwise):
         self._scalars.clear()
 
 
-@functools.cache
-def _measuring(formula: Formula) -> Update:
-    """`formula` as an update that stores its numbers in the 0-d tensors of `state`."""
-
-    def update(
-        p: Tensor, g: Tensor, state: Sequence[Tensor], _: Any, __: Any, numbers: Mapping[str, Any]
-    ) -> None:
-        working = compute_dtype(p.dtype)
-        for result, value in zip(
-            state, formula(p.to(working), g.to(working), **numbers), strict=True
-        ):
-            result.copy_(value)
-
-    return update
-
-
-def _on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """All tensors on the CPU, with one wait for each device."""
-    moved = [t if t.device.type == "cpu" else t.to("cpu", non_blocking=True) for t in tensors]
-    for device in {t.device for t in tensors if t.device.type != "cpu"}:
-        torch.accelerator.synchronize(device)
-    return moved
-
-
 def _arranged(
     tensors: Sequence[Tensor], n_state: int
 ) -> tuple[Tensor, Tensor, Sequence[Tensor], list[Tensor], Sequence[Tensor]]:
     """The arguments of an `Update`: p, g, state, inputs (none), extra."""
     return tensors[0], tensors[1], tensors[2 : 2 + n_state], [], tensors[2 + n_state :]
+
+
+def _separated(decided: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    """The floats among what was decided, and the choices."""
+    numbers = {n: v for n, v in decided.items() if isinstance(v, float)}
+    return numbers, {n: v for n, v in decided.items() if n not in numbers}
 
 
 def _with_scalars(update: Update, scalar: Sequence[bool], n_state: int) -> Update:
