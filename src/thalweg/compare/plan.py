@@ -162,6 +162,7 @@ class Plan:
 
     @property
     def path(self) -> Path:
+        """Where the plan is kept."""
         return self.directory / "plan.json"
 
     def open(self) -> Plan:
