@@ -24,8 +24,6 @@ _UNPREDICTABLE = {
     torch.Tag.dynamic_output_shape,
 }
 _ZEROS = (aten.zeros_like.default, aten.new_zeros.default)
-# results of these are new memory that nothing else looks at
-_FRESH = (aten.mm.default, aten.addmm.default, aten.addmm_.default)
 
 
 def record(function: Linear, like: Sequence[Tensor]) -> Linear | None:
@@ -182,12 +180,11 @@ def _accumulate_products(graph: fx.Graph) -> None:
             and c.meta.get("like") == m.meta["like"] == node.meta["like"]
         ]
         # the one that needs no new memory, if there is one
-        ways.sort(key=lambda way: way[0].target not in _FRESH or len(way[0].users) > 1)
+        ways.sort(key=lambda way: _is_needed_elsewhere(way[0]))
         if ways:
             c, m = ways[0]
-            own = c.target in _FRESH and len(c.users) == 1
             with graph.inserting_before(node):
-                call = aten.addmm_.default if own else aten.addmm.default
+                call = aten.addmm.default if _is_needed_elsewhere(c) else aten.addmm_.default
                 result = graph.call_function(call, (c, *m.args))
             result.meta["like"] = node.meta["like"]
             node.replace_all_uses_with(result)
@@ -198,6 +195,14 @@ def _accumulate_products(graph: fx.Graph) -> None:
 def _is_sum(node: fx.Node) -> bool:
     two = len(node.args) == 2 and all(isinstance(x, fx.Node) for x in node.args)
     return node.target is aten.add.Tensor and two and not node.kwargs
+
+
+def _is_needed_elsewhere(node: fx.Node) -> bool:
+    """Whether something but its only user may look at the memory of a result."""
+    if not isinstance(node.target, torch._ops.OpOverload) or len(node.users) > 1:
+        return True
+    view = any(result.alias_info is not None for result in node.target._schema.returns)
+    return view and node.target is not aten.addmm_.default
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
