@@ -468,3 +468,27 @@ def test_stochastic_losses_half_precision_and_infinities_are_refused() -> None:
         certify(Training(nn.Linear(2, 1), nn.functional.mse_loss, []))
     with pytest.raises(ValueError, match="scalar"):
         certify(Training(nn.Linear(2, 1), lambda z, y: z - y, [(x, y)]))
+
+
+@pytest.mark.parametrize("sure", [3.0, 6.0])
+def test_a_network_that_is_sure_is_certified_in_single_precision(sure: float) -> None:
+    """Its Hessian, of order 1e-7 or 1e-14, is known to some per cent in float32, and said so."""
+    torch.manual_seed(0)
+    x, y = torch.randn(100, 20), torch.arange(100) % 5
+    x[:, :5] += 6.0 * nn.functional.one_hot(y, 5)
+    model = nn.Sequential(nn.Linear(20, 40), nn.Tanh(), nn.Linear(40, 5))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(200):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    with torch.no_grad():
+        for p in model[2].parameters():
+            p.mul_(sure)
+    training = Training(model, nn.functional.cross_entropy, [(x, y)])
+    found = certify(training, budget=60)
+    assert found.verdict.name in ("SECOND_ORDER_STATIONARY", "INCONCLUSIVE")
+    assert 0 < found.hessian_noise < 1e-6
+    double = Training(model.double(), nn.functional.cross_entropy, [(x.double(), y)])
+    exact = torch.linalg.eigvalsh(hessian(double).dense())
+    assert found.lambda_min.lower <= float(exact[0]) and float(exact[-1]) <= found.lambda_max.upper

@@ -124,7 +124,10 @@ def dense_ends(H: LinearOperator, S: Tensor | None, least_noise: float) -> Ends:
         basis = torch.linalg.qr(S.to(A), mode="complete").Q[:, S.shape[1] :]
         A = basis.T @ A @ basis
     values, Z = torch.linalg.eigh(A)
-    noise = max(least_noise, defect, relative_noise(H.dtype) * float(values.abs().max()))
+    size, eps = float(values.abs().max()), torch.finfo(H.dtype).eps
+    if defect > math.sqrt(eps) * size:  # the rounding of cancelling sums; see `Lanczos`
+        defect = max(defect, eps)
+    noise = max(least_noise, defect, relative_noise(H.dtype) * size)
 
     def vectors() -> Tensor:
         Y = Z[:, [0, -1]]
@@ -194,7 +197,8 @@ def lanczos_ends(
             best = [r.process.ritz() for r in runs]
             low = min(float(pairs.values[0]) for pairs in best)
             high = max(float(pairs.values[-1]) for pairs in best)
-            noise = max(least_noise, relative_noise(H.dtype) * max(abs(low), abs(high)))
+            rounding = max(r.process.rounding for r in runs)
+            noise = max(least_noise, rounding, relative_noise(H.dtype) * max(abs(low), abs(high)))
             if run.process.steps >= order:  # the whole space: nothing can be missed
                 lower, upper = max(lower, low), min(upper, high)
             else:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from thalweg.numeric.krylov import Lanczos, lanczos, thick_restart
+from thalweg.numeric.krylov import Lanczos, extreme_eigenvalues, lanczos, thick_restart
 from thalweg.numeric.krylov.block import inner, orthonormalize
 from thalweg.numeric.krylov.lanczos import sphere
 from thalweg.numeric.operator import as_operator
@@ -184,3 +184,43 @@ def test_the_sphere_is_uniform_reproducible_and_leaves_the_global_generator() ->
     assert torch.allclose(torch.linalg.vector_norm(x, dim=0), torch.ones(400).double())
     # E x_i^2 = 1/n, with standard error about sqrt(2 / 400) / n
     assert float((x**2).mean(1).sub(1 / 50).abs().max()) <= 5 * (2 / 400) ** 0.5 / 50
+
+
+def test_what_cancellation_loses_is_noise_and_no_asymmetry() -> None:
+    """The Hessian of a saturated softmax, whose row of the true class is lost to rounding."""
+    J = torch.randn(
+        2, 60, generator=torch.Generator().manual_seed(3)
+    )  # of the logits of the true class and another
+    p = torch.tensor([1.0, 1e-11])
+
+    def product(v: Tensor) -> Tensor:
+        u = J @ v
+        return J.T @ (p.view(-1, *[1] * (v.ndim - 1)) * (u - p @ u))  # 0 for the true class
+
+    process = Lanczos(torch.ones(60))
+    while process.active and process.steps < 4:
+        process.step(product(process.V[:, 0])[:, None])
+    eps = torch.finfo(torch.float32).eps
+    assert process.rounding == eps
+    exact = J.double()
+    true = 1e-11 * float((exact[1] - exact[0]).square().sum())  # its one eigenvalue
+    assert float(process.ritz().values[-1]) < 0.9 * true  # what is computed is wrong
+    for dense in (False, True):
+        operator = as_operator(product, 60, torch.float32)
+        found = extreme_eigenvalues(operator, dense=dense, steps=4)
+        assert found.noise == eps and found.lower_bound <= 0 and true <= found.upper_bound
+
+
+def test_what_symmetric_matrices_round_by_stays_relative() -> None:
+    for size in (1e-11, 1.0, 1e11):
+        A = size * symmetric(60, 3, torch.float32)
+        process = lanczos(as_operator(A), torch.ones(60), 20)
+        assert 0 < process.rounding <= 1e-5 * size
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_asymmetry_above_the_rounding_of_unit_sums_is_refused(dtype: torch.dtype) -> None:
+    eps = torch.finfo(dtype).eps
+    B = torch.randn(40, 40, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="must be symmetric"):
+        lanczos(as_operator(1e3 * eps * B), torch.ones(40, dtype=dtype), 5)

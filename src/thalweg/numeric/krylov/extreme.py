@@ -228,7 +228,9 @@ def extreme_eigenvalues(
         error = 0.0 if noise is None else noise
         if noise is None:
             size = max(float(run.process.ritz().values.abs().max()) for run in runs)
-            error = relative_noise(operator.dtype) * size
+            error = max(
+                relative_noise(operator.dtype) * size, *(run.process.rounding for run in runs)
+            )
         seen = [run.ends() for run in runs]
         return random_start_bounds(n, seen, allowed, block, error), error
 
@@ -267,17 +269,20 @@ def _dense(operator: Counted, k: int, delta: float, noise: float | None) -> Extr
     if not math.isfinite(scale):
         raise ValueError("the operator returned a product that is not finite")
     defect = float((A - A.mH).abs().max())
-    if defect > math.sqrt(torch.finfo(A.dtype).eps) * scale:
+    eps = torch.finfo(A.dtype).eps
+    relative = defect <= math.sqrt(eps) * scale
+    if not relative and defect > eps:  # as in `Lanczos`
         raise ValueError(
             f"the operator must be symmetric (Hermitian), but entries A_ij and A_ji differ by "
             f"{defect:.3g}; entries are up to {scale:.3g}"
         )
     n = len(A)
     A = A.to(wide(A.dtype))
+    skew = float(torch.linalg.matrix_norm((A - A.mH) / 2, 2)) if relative else eps
     A = (A + A.mH) / 2
     values, vectors = torch.linalg.eigh(A)
     largest = float(values.abs().max())
-    error = relative_noise(operator.dtype) * largest if noise is None else noise
+    error = max(relative_noise(operator.dtype) * largest, skew) if noise is None else noise
     chosen = ends(n, k)
     t, Y = values[chosen], vectors[:, chosen]
     return ExtremeEigenvalues(
