@@ -114,12 +114,7 @@ def truncated_amplitude_flow(
         kept = seen.abs() >= amplitude / (1 + gamma)
         return kept * amplitude_term(seen, amplitude)
 
-    return flow(
-        problem,
-        term,
-        step_for(problem, step_size, complex_=1.0, real=0.6),
-        **how,
-    )
+    return flow(problem, term, step_for(problem, step_size, complex_=1.0, real=0.6), **how)
 
 
 @method(
@@ -178,12 +173,7 @@ def reweighted_amplitude_flow(
         weight = modulus / (modulus + beta * amplitude).clamp(min=torch.finfo(modulus.dtype).tiny)
         return weight * amplitude_term(seen, amplitude)
 
-    return flow(
-        problem,
-        term,
-        step_for(problem, step_size, complex_=5.0, real=2.0),
-        **how,
-    )
+    return flow(problem, term, step_for(problem, step_size, complex_=5.0, real=2.0), **how)
 
 
 def amplitude_term(seen: Tensor, amplitude: Tensor) -> Tensor:

@@ -84,11 +84,7 @@ def wirtinger_flow(
         return grown / mu / squared_modulus(z0).sum(-1, keepdim=True)
 
     return flow(
-        problem,
-        lambda seen, z: intensity_term(seen, problem.intensity),
-        mu,
-        schedule,
-        **how,
+        problem, lambda seen, z: intensity_term(seen, problem.intensity), mu, schedule, **how
     )
 
 
@@ -154,12 +150,7 @@ def truncated_wirtinger_flow(
         ratio = seen.abs() / (relative * (z.norm(dim=-1, keepdim=True) / size))
         return poisson_term(seen, problem.intensity, ratio, lower, upper, spread)
 
-    return flow(
-        problem,
-        term,
-        check.number("step_size", step_size, gt=0),
-        **how,
-    )
+    return flow(problem, term, check.number("step_size", step_size, gt=0), **how)
 
 
 def intensity_term(seen: Tensor, y: Tensor) -> Tensor:
