@@ -37,7 +37,8 @@ def train(training: Training, optimizer: AdamW, scheduler, steps: range) -> floa
 def main() -> None:
     training, optimizer, scheduler = make(seed=0)
     loss = train(training, optimizer, scheduler, range(400))
-    print(f"400 steps at once:        training loss {loss:.6f}, test {training.measure('test')}")
+    test = training.measure("test")
+    print(f"400 steps at once:        training loss {loss:.6f}, test error {test['error']:.3f}")
 
     training, optimizer, scheduler = make(seed=0)
     train(training, optimizer, scheduler, range(150))

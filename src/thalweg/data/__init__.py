@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from thalweg.data import problems
 from thalweg.data.batches import Batches
-from thalweg.data.datasets import ChangedDataError, Dataset, load
+from thalweg.data.dataset import Dataset
+from thalweg.data.datasets import load
+from thalweg.data.shipped import ChangedDataError
 from thalweg.data.splits import split, standardize
 from thalweg.data.tables import table
 

@@ -17,6 +17,7 @@ from thalweg.core import Training, check
 from thalweg.data import datasets
 from thalweg.data.csv_file import read_csv
 from thalweg.data.models import convolutional, mlp
+from thalweg.data.shipped import content_hash
 from thalweg.data.splits import split, standardize
 from thalweg.data.supervised import Pair, cross_entropy, squared_error, supervised
 
@@ -104,7 +105,7 @@ class Table:
     @property
     def sha256(self) -> str:
         """Hash of the numbers trained on, so that a race notices when its file has changed."""
-        return datasets.content_hash(self.inputs.numpy(), self.targets.numpy())
+        return content_hash(self.inputs.numpy(), self.targets.numpy())
 
     def __repr__(self) -> str:
         rows, columns = self.inputs.shape
