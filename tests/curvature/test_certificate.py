@@ -17,6 +17,8 @@ from thalweg.core.problem import Training
 from thalweg.curvature import Certificate, Objective, Verdict, certify, hessian
 from thalweg.curvature.ends import settling_steps
 from thalweg.curvature.gradient_noise import measured_gradient
+from thalweg.curvature.kinks import kink_distance
+from thalweg.curvature.pooling_kinks import pooling_margins
 from thalweg.data import load
 
 
@@ -412,6 +414,62 @@ def two_layer(W1: float, b1: float, W2: float, b2: float, X: list[float], y: lis
             p.fill_(value)
     x, t = (torch.tensor(v, dtype=torch.float64)[:, None] for v in (X, y))
     return Training(model, nn.functional.mse_loss, [(x[:2], t[:2]), (x[2:], t[2:])])
+
+
+@pytest.mark.parametrize("kind", ["fixed", "adaptive", "function"])
+def test_nearly_equal_maxima_in_a_window_are_a_kink(kind: str) -> None:
+    pool = {
+        "fixed": nn.MaxPool1d(2), "adaptive": nn.AdaptiveMaxPool1d(1),
+        "function": lambda x: torch.max_pool1d(x, 2),
+    }[kind]  # fmt: skip
+    f = function(lambda x: pool(x[None])[0, 0] ** 2 + x @ x, 1.0, 0.98)
+    # the lead is z = x_1 - x_2, of slope sqrt 2
+    nearest, along = kink_distance(Objective(f), torch.tensor([0.0, 1.0], dtype=torch.float64))
+    assert nearest == pytest.approx(0.02 / math.sqrt(2)) and along == pytest.approx(0.02)
+    assert kink_distance(Objective(function(lambda x: pool(x[None]).sum(), 1.0, 1.0)))[0] == 0.0
+
+
+def test_windows_of_units_that_are_off_or_of_constant_inputs_are_no_kink() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 2)
+    ).double()
+    x = torch.randn(6, 1, 4, 4, dtype=torch.float64)
+    x[3:] = 1.0
+    data = [(x, torch.randint(0, 2, (6,)))]
+    objective = Objective(Training(model, nn.functional.cross_entropy, data))
+    nearest, _ = kink_distance(objective)
+    assert 1e-9 < nearest < 1.0
+    with torch.no_grad():
+        model[0].bias -= 100.0  # all off: neither a ReLU nor a window is near a corner
+    assert kink_distance(objective)[0] > 10.0
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_the_margins_of_pools_are_those_of_their_windows(dims: int) -> None:
+    """An entry belongs to a window if the pooled value follows it upwards."""
+    draw = random.Random(dims)
+    for case in range(20):
+        shape = [draw.randint(3, 7 if dims < 3 else 4) for _ in range(dims)]
+        x = torch.randn(1, 1, *shape, dtype=torch.float64)
+        size = draw.randint(1, 3)
+        if case % 4 == 0:
+            function = getattr(nn.functional, f"adaptive_max_pool{dims}d")
+            arguments, how = ([draw.randint(1, n) for n in shape],), {}
+        else:
+            function = getattr(nn.functional, f"max_pool{dims}d")
+            arguments = (size,)
+            how = {
+                "stride": draw.choice([None, 1, 2]), "padding": draw.randint(0, size // 2),
+                "dilation": draw.randint(1, 2) if size == 2 else 1, "ceil_mode": case % 2 == 0,
+            }  # fmt: skip
+        pooled = function(x, *arguments, **how).flatten()
+        raised = x + 1e3 * torch.eye(x.numel(), dtype=x.dtype).view(-1, 1, *shape)
+        members = function(raised, *arguments, **how).flatten(1) > 500
+        leads = (pooled - x.flatten()[:, None])[members]
+        margins = pooling_margins(function, (x, *arguments), how)
+        assert margins is not None
+        assert torch.allclose(margins.sort().values, leads[leads > 0].sort().values)
 
 
 def test_two_layer_networks_on_their_kinks_go_to_the_exact_test() -> None:

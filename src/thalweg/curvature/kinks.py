@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from thalweg.curvature.objective import Objective
+from thalweg.curvature.pooling_kinks import pooling_margins
 
 _CANDIDATES = 8  # preactivations per batch whose gradients are taken
 
@@ -31,7 +32,8 @@ def kink_distance(objective: Objective, direction: Tensor | None = None) -> tupl
               \min_i \frac{|z_i|}{|\langle \nabla z_i, y \rangle|} \text{ along } y
 
     over the arguments z of ReLU, leaky ReLU, ReLU6, hard tanh, absolute values and the like, the
-    corner at 0. The first minimum is over the arguments nearest to their corners, 8 per batch.
+    corner at 0, and over the leads of the largest entry of a window of maximum pooling over the
+    others. The first minimum is over the arguments nearest to their corners, 8 per batch.
 
     Parameters
     ----------
@@ -43,8 +45,7 @@ def kink_distance(objective: Objective, direction: Tensor | None = None) -> tupl
     Returns
     -------
     nearest, along
-        Infinite where no kink was met. Pooling, and corners of the loss in indexing or sorting,
-        are not seen.
+        Infinite where no kink was met. Other maxima (``max``, ``topk``, sorting) are not seen.
 
     Examples
     --------
@@ -89,6 +90,9 @@ class _Recorded(TorchFunctionMode):
 def _corners(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Any]:
     if not args:
         return []
+    margins = pooling_margins(func, args, kwargs)
+    if margins is not None:
+        return [margins]
     z = args[0]
     if func is functional.l1_loss:
         return [z - args[1]] if len(args) > 1 else []
@@ -108,15 +112,32 @@ def _nearest(objective: Objective, leaves: list[Tensor], arguments: list[Tensor]
     if not with_graph:
         return math.inf
     flat = torch.cat([z.reshape(-1) for z in with_graph])
-    sizes = flat.detach().abs()
-    nearest = math.inf
-    for i in sizes.topk(min(_CANDIDATES, len(sizes)), largest=False).indices:
-        gradient = torch.autograd.grad(
-            flat[i], leaves, retain_graph=True, allow_unused=True, materialize_grads=True
+
+    def gradient(f: Tensor) -> Tensor:
+        return objective.flat(
+            torch.autograd.grad(
+                f, leaves, retain_graph=True, allow_unused=True, materialize_grads=True
+            )
         )
-        slope = float(objective.flat(gradient).norm())
+
+    sizes = flat.detach().abs()
+    at_zero = sizes == 0
+    sizes = sizes.masked_fill(at_zero, math.inf)
+    nearest, steepest = math.inf, 0.0
+    for i in sizes.topk(min(_CANDIDATES, len(sizes)), largest=False).indices:
+        if not math.isfinite(float(sizes[i])):
+            break
+        slope = float(gradient(flat[i]).norm())
+        steepest = max(steepest, slope)
         if slope > 0:
             nearest = min(nearest, float(sizes[i]) / slope)
+    if bool(at_zero.any()):
+        # Where units are off, and where the input is constant, windows are full of equal values
+        # that stay equal: no corner is met there. A sum with weights in general position moves if
+        # any of them does; what their slopes leave when they cancel is rounding.
+        weights = torch.linspace(1.0, 2.0, int(at_zero.sum())).to(flat).sqrt()
+        if float(gradient(weights @ flat[at_zero]).norm()) > 1e-3 * steepest:
+            return 0.0
     return nearest
 
 
@@ -132,7 +153,7 @@ def _along(objective: Objective, batch: Any, direction: Tensor) -> float:
                 z, slope = forward_ad.unpack_dual(argument)
                 if slope is None:
                     continue
-                moving = slope != 0
+                moving = slope.abs() > 8 * torch.finfo(slope.dtype).eps * slope.abs().max()
                 if bool(moving.any()):
                     along = min(along, float((z[moving] / slope[moving]).abs().min()))
     except (RuntimeError, NotImplementedError):  # an operation without forward mode
