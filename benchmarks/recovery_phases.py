@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -27,6 +28,18 @@ BATCH, LOOP = "one batch", "loop"
 FLOW, REGULARIZED = "Wirtinger flow", "regularized descent"
 
 
+products: Counter[str] = Counter()
+"""With the matrix of ratios, where they are counted."""
+
+
+class Counted(PhaseSynchronization):
+    """Counts its products."""
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        products[GPM] += 1
+        return super().product(x)
+
+
 def gpm(problem: PhaseSynchronization) -> torch.Tensor:
     """To a gap of 1e-6, from a random start: the spectral one would take longer than the rest."""
     start = problem.start("random", seeded(1))
@@ -41,17 +54,21 @@ def trust_region(problem: PhaseSynchronization) -> torch.Tensor:
     manifold = pymanopt.manifolds.ComplexCircle(problem.n)
     Y = problem.ratios.numpy()
 
+    def product(z: Any) -> Any:
+        products[PEER] += 1
+        return Y @ z
+
     @pymanopt.function.numpy(manifold)
     def cost(z: Any) -> Any:
-        return -np.real(np.vdot(z, Y @ z))
+        return -np.real(np.vdot(z, product(z)))
 
     @pymanopt.function.numpy(manifold)
     def gradient(z: Any) -> Any:
-        return -2 * (Y @ z)
+        return -2 * product(z)
 
     @pymanopt.function.numpy(manifold)
     def hessian(z: Any, v: Any) -> Any:
-        return -2 * (Y @ v)
+        return -2 * product(v)
 
     optimizer = pymanopt.optimizers.TrustRegions(verbosity=0, min_gradient_norm=1e-4 * problem.n)
     solved = optimizer.run(
@@ -74,6 +91,16 @@ def synchronization(names: Collection[str], settings: Settings) -> dict[str, Sam
         if abs(ours - theirs) > 1e-6 * abs(theirs):
             raise RuntimeError(f"values differ: {ours} and {theirs}")
     return in_turn({name: solvers[name] for name in names}, settings)
+
+
+def count_products(names: Collection[str], settings: Settings) -> dict[str, Sample]:
+    """How many times each multiplies with the matrix, which is what both spend their time on."""
+    n = 40 if settings.tiny else 1000
+    problem = Counted(PhaseSynchronization.random(n, sigma=3.0, generator=seeded()).Y)
+    products.clear()
+    for solve in (gpm, trust_region):
+        solve(problem)
+    return {name: Sample([float(products[name])]) for name in names}
 
 
 def alone(names: Collection[str], settings: Settings) -> dict[str, Sample]:
@@ -144,6 +171,12 @@ SUITES = (
         "s",
         [Comparison("1000 phases, sigma 3, random start, gap 1e-6", GPM, PEER, bar=0.1)],
         synchronization,
+    ),
+    Suite(
+        "phase synchronization: products with Y",
+        "products",
+        [Comparison("1000 phases, sigma 3, random start, gap 1e-6", GPM, PEER)],
+        count_products,
     ),
     Suite(
         "phase synchronization and alignment",

@@ -299,3 +299,13 @@ def test_bad_input_is_named():
     for name, value in (("n", 0), ("sigma", -1.0), ("density", 0.0)):
         with pytest.raises(ValueError, match=f"{name} must be"):
             PhaseSynchronization.random(**{name: value})
+
+
+def test_one_product_a_step(monkeypatch):
+    product, asked = PhaseSynchronization.product, []
+    monkeypatch.setattr(
+        PhaseSynchronization, "product", lambda self, x: asked.append(x) or product(self, x)
+    )
+    problem = PhaseSynchronization.random(30, sigma=1.0, generator=seeded(0))
+    result = generalized_power_method(problem, certify=False)
+    assert len(asked) == result.trace["step"][-1] + 1
