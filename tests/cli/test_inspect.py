@@ -144,6 +144,11 @@ def test_built_in_problems_and_the_seed() -> None:
     [
         (["nothing"], "unknown problem 'nothing'"),
         (["my.py:nothing"], "has no function 'nothing'"),
+        (
+            ["completion-200"],
+            "completion-200 is a MatrixCompletion, a problem for solvers; what is "
+            "accepted here is a problem that returns a thalweg.Training",
+        ),
         (["my.py", "--budget", "39"], "--budget must be an integer >= 40, got 39"),
         (["my.py", "--eps", "0"], "--eps must be > 0"),
         (["my.py", "--beta", "-1"], "--beta must be > 0"),

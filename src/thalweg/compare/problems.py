@@ -268,7 +268,9 @@ def build(problem: Problem, seed: int) -> Training:
 def _training(problem: Problem, seed: int, built: Any) -> Training:
     if solving.is_problem(built):
         raise BadInput(
-            f"{problem.name} is a {type(built).__name__}, which solvers take: this is for networks"
+            f"{problem.name} is a {type(built).__name__}, a problem for solvers; what is accepted "
+            "here is a problem that returns a thalweg.Training (a network with its loss and data), "
+            "such as digits-mlp"
         )
     if not isinstance(built, Training):
         raise BadInput(
