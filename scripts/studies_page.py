@@ -31,7 +31,8 @@ winner at its edge is a failed control. A verdict is about the claim **at this s
 hold" does not say that the paper is wrong.
 
 `thalweg study --list` lists them, `thalweg study NAME` runs one in seconds to a quarter of
-an hour on one core (`--scale smoke` in less), without any download. Rows, result and figure are kept.
+an hour on one core (`--scale smoke` in less), without any download. Rows, result and figure are
+kept.
 """
 
 
