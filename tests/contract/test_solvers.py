@@ -141,6 +141,20 @@ def test_float64_is_solved_to_rounding_and_float32_to_1e_4(method, make):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float32])
+@pytest.mark.parametrize("method, make", STATISTICAL, ids=lambda v: v.__name__)
+def test_a_statistical_method_finds_the_same_in_float32(method, make, dtype):
+    problem = make(torch.promote_types(dtype, torch.float64))
+    single = recovery.KroneckerSparse(
+        [H.to(dtype) for H in problem.dictionaries], problem.y.to(dtype), problem.noise
+    )
+    found, expected = method(single), method(problem)
+    assert found.converged and found.x.mean.dtype == dtype
+    assert all(leaf.dtype.to_real() == torch.float32 for leaf in leaves(found.x))
+    distance = torch.linalg.vector_norm(found.x.mean - expected.x.mean)
+    assert distance < 1e-4 * torch.linalg.vector_norm(expected.x.mean)
+
+
 @every_one
 def test_the_measures_are_those_of_the_point_returned(method, make):
     problem = make()

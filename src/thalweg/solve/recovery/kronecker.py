@@ -49,7 +49,8 @@ class KroneckerSparse:
     dictionaries
         :math:`H_i`, each of shape :math:`(M_i, N_i)`, real or complex.
     y
-        The measurements, shape :math:`(M_1 \cdots M_I,)`.
+        The measurements, shape :math:`(M_1 \cdots M_I,)`. One vector: what is pruned, and so the
+        size of the work, would differ among the members of a batch.
     noise
         The variance of the noise, >= 0, E |n_k|^2; None (default): methods learn it.
     truth
