@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from thalweg.optim.engine.batches import SMALL
-from thalweg.optim.engine.elementwise import EAGER_PIECE
+from thalweg.optim.engine.flat import EAGER_PIECE
 
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn import Parameter
 
 from thalweg.optim import RMSProp
-from thalweg.optim.engine.elementwise import EAGER_PIECE
+from thalweg.optim.engine.flat import EAGER_PIECE
 
 _spec = importlib.util.spec_from_file_location("odd", Path(__file__).with_name("odd_shapes.py"))
 assert _spec is not None and _spec.loader is not None

@@ -7,7 +7,7 @@ from thalweg.optim.accelegrad import AcceleGrad, accelegrad
 from thalweg.optim.adagrad import AdaGrad, AdaGradNorm
 from thalweg.optim.adagrad_full import AdaGradFull
 from thalweg.optim.adam import Adam, AdamW
-from thalweg.optim.adamp import SGDP, AdamP
+from thalweg.optim.adamp import AdamP
 from thalweg.optim.amsgrad import AMSGrad
 from thalweg.optim.clipping import ClippedSGD, clip_coordinates_
 from thalweg.optim.combined import Combined
@@ -31,6 +31,7 @@ from thalweg.optim.salsa import SALSA
 from thalweg.optim.sasa import SASA, SSLS
 from thalweg.optim.schedules import as_lr_scheduler, cooldown, power, sqrt_horizon
 from thalweg.optim.sgd import SGD
+from thalweg.optim.sgdp import SGDP
 from thalweg.optim.sgld import SGLD
 from thalweg.optim.sso import sso_minimize, sso_step
 from thalweg.optim.variable_metric import gradient_mapping, variable_metric_step

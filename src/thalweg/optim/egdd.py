@@ -210,12 +210,12 @@ class EGDD(Global):
         inner = g_square = n_square = 0.0
         for sign in (1.0, -1.0):  # of the groups that go down, and of those that go up
             pairs = [
-                (a.g, n)
+                (n, a.g)
                 for a, n in zip(members, old, strict=True)
                 if a.group["maximize"] == (sign < 0)
             ]
             if pairs:
-                dot, gg, nn = self.summed_pairs(_products, 3, pairs)
+                dot, nn, gg = self.summed_pairs(_products, 3, pairs)
                 inner, g_square, n_square = inner + sign * dot, g_square + gg, n_square + nn
         norms = 1.0
         if normalized:
@@ -266,9 +266,9 @@ def _range(name: str, value: Any) -> tuple[float, float]:
     return (low, high)
 
 
-def _products(g: Tensor, n: Tensor) -> tuple[Tensor, ...]:
+def _products(n: Tensor, g: Tensor) -> tuple[Tensor, ...]:
     """What the cosine of two vectors is made of, entry by entry."""
-    return g * n, g * g, n * n
+    return n * g, n * n, g * g
 
 
 class EGScale:

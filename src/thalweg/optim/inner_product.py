@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thalweg.optim.engine.kernel import compute_dtype
 from thalweg.optim.engine.sharding import is_sharded, local, summed_over_shards
+from thalweg.optim.engine.update import compute_dtype
 
 
 def inner_product(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:

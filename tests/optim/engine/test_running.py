@@ -11,7 +11,7 @@ from torch import nn
 
 from thalweg import optim
 from thalweg.core import NonFiniteError
-from thalweg.optim.engine import batches, elementwise
+from thalweg.optim.engine import batches, flat
 
 SHAPES = [(3, 4), (), (0, 3), (1,), (130, 130), (7, 2, 3), (300, 400)]
 
@@ -88,7 +88,7 @@ def test_packing_does_not_change_the_result(cls, hyper, monkeypatch):
 def test_pieces_do_not_change_the_result(cls, hyper, monkeypatch):
     results = []
     for piece in (1000, 2**30):
-        monkeypatch.setattr(elementwise, "EAGER_PIECE", piece)
+        monkeypatch.setattr(flat, "EAGER_PIECE", piece)
         params = parameters(torch.float64)
         optimizer = cls(params, **hyper, generator=torch.Generator().manual_seed(3))
         results.append(run(optimizer, params))
@@ -98,7 +98,7 @@ def test_pieces_do_not_change_the_result(cls, hyper, monkeypatch):
 
 @pytest.mark.compile
 def test_one_compilation_serves_schedules_shapes_models_and_values():
-    before = len(elementwise._compiled)
+    before = len(flat._compiled)
     for seed, shapes in enumerate([[(4, 3), (200, 100)], [(7,), (500, 60), (90, 200)]]):
         params = [nn.Parameter(torch.randn(s)) for s in shapes]
         optimizer = optim.Adam(params, lr=0.1 / (seed + 1), betas=(0.8, 0.99), compile=True)
@@ -106,7 +106,7 @@ def test_one_compilation_serves_schedules_shapes_models_and_values():
         for _ in range(3):
             run(optimizer, params, steps=1)
             scheduler.step()
-    assert len(elementwise._compiled) - before <= 1
+    assert len(flat._compiled) - before <= 1
 
 
 @pytest.mark.compile
@@ -379,7 +379,8 @@ def test_a_compiler_without_the_processors_vector_instructions_is_found_out(monk
     import torch._inductor.compile_fx as inductor
     from torch._inductor import config, cpu_vec_isa
 
-    from thalweg.optim.engine.kernel import Compiled, in_place
+    from thalweg.optim.engine.kernel import Compiled
+    from thalweg.optim.engine.update import in_place
 
     trusted = []
     generate = inductor.compile_fx_inner
@@ -407,7 +408,8 @@ def test_a_compiler_without_the_processors_vector_instructions_is_found_out(monk
 def test_trusted_vector_instructions_are_probed_for_others():
     from torch._inductor import config, cpu_vec_isa
 
-    from thalweg.optim.engine.kernel import Compiled, in_place
+    from thalweg.optim.engine.kernel import Compiled
+    from thalweg.optim.engine.update import in_place
 
     cpu_vec_isa.valid_vec_isa_list.cache_clear()
     p, g = torch.ones(2**16), torch.ones(2**16)

@@ -16,8 +16,9 @@ from thalweg.core import check
 from thalweg.core.catalogue import Axis
 from thalweg.core.result import NonFiniteError
 from thalweg.optim.engine import rounding
-from thalweg.optim.engine.kernel import Rule, compiler_available
+from thalweg.optim.engine.kernel import compiler_available
 from thalweg.optim.engine.sharding import local, sharded_like
+from thalweg.optim.engine.update import Rule
 
 #: Parameters in all from which compiling pays (compile=None): about 2 seconds against 5x per step.
 COMPILE_FROM = 2**18

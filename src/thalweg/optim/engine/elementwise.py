@@ -17,30 +17,16 @@ from torch.optim.optimizer import ParamsT
 
 from thalweg.core import check
 from thalweg.optim.engine.base import Active, How, RuleOptimizer
-from thalweg.optim.engine.batches import Batches, Pack, Separate, flattened, packable
-from thalweg.optim.engine.kernel import (
-    Calls,
-    Compiled,
-    Rule,
-    Summands,
-    Update,
-    compute_dtype,
-    in_place,
-    summing,
-)
+from thalweg.optim.engine.batches import Batches, Pack, Separate, flattened
+from thalweg.optim.engine.flat import COMPILED_PIECE, compiled, compiled_update, eager
+from thalweg.optim.engine.kernel import Calls, Compiled
 from thalweg.optim.engine.memory import flat_as, flat_parameter
+from thalweg.optim.engine.pairs import PairSums
 from thalweg.optim.engine.sharding import local, sharded_like, whole
 from thalweg.optim.engine.sums import Sums
-
-#: Entries of a piece of an eager update: its intermediate results stay in the cache.
-EAGER_PIECE = 2**15
-#: Entries of the tensors that a rule is compiled with (the size matters only as "large").
-_EXAMPLE = 2**20
-#: A compiled loop counts in 32 bits on some devices.
-_COMPILED_PIECE = 2**30
+from thalweg.optim.engine.update import Rule, Summands, Update, compute_dtype, in_place
 
 _updates: dict[Any, Update] = {}
-_compiled: dict[Any, Compiled] = {}
 
 
 class Constraint(Protocol):
@@ -85,6 +71,7 @@ class Elementwise(RuleOptimizer):
         super()._forget()
         self._batches: dict[int, Batches] = {}
         self._sums = Sums(self.n_summands)
+        self._pairs = PairSums()
 
     def summed(self, group: dict[str, Any]) -> list[float]:
         """The sums of `summands` over the entries of a group that moved; adds up all shards."""
@@ -138,6 +125,8 @@ class Elementwise(RuleOptimizer):
             if common is not None:
                 numbers = [{**prepared.numbers, **common(a)} for a in members]
             calls = self._calls(batch, prepared, numbers[0], gradients, totals)
+            if not calls.loop.goes_by_address:
+                gradients = [g.view(-1) for g in gradients]
             calls(gradients, totals, [self._scalars_of(calls.loop, own) for own in numbers])
             return
         for update, t in [self._ready(batch, i, a, common) for i, a in enumerate(members)]:
@@ -151,7 +140,7 @@ class Elementwise(RuleOptimizer):
         return (
             self.uses_compiler()
             and not (self._random or self.rounding != "nearest")
-            and all(p is not None and p.numel() <= _COMPILED_PIECE for p in batch.flat)
+            and all(p is not None and p.numel() <= COMPILED_PIECE for p in batch.flat)
         )
 
     def _calls(
@@ -166,7 +155,7 @@ class Elementwise(RuleOptimizer):
         flat = cast("list[Tensor]", batch.flat)
         example = [flat[0], gradients[0], *batch.state[0], *totals[0]]
         counts = (len(batch.state[0]), 0, self.n_summands)
-        loop = _compile(prepared.key, prepared.update, counts, numbers, example)
+        loop = compiled(prepared.key, prepared.update, counts, numbers, example)
         if batch.calls is None or batch.calls.loop is not loop:
             tensors = [
                 (p, g, *state, *sums)
@@ -224,38 +213,8 @@ class Elementwise(RuleOptimizer):
     def summed_pairs(
         self, summands: Summands, count: int, pairs: Sequence[tuple[Tensor, Tensor]]
     ) -> list[float]:
-        """The sums of ``summands(s, t)`` over the entries of all pairs, in one pass over them.
-
-        The second tensor of a pair has the first one's shape and layout. Shards are added up.
-        """
-        sums = Sums(count)
-        small: dict[Any, list[tuple[Tensor, Tensor]]] = {}
-        large: dict[Any, list[list[Tensor]]] = {}
-        for s, t in pairs:
-            kind = (s.dtype, t.dtype, s.device)
-            if packable(s) and packable(t):
-                small.setdefault(kind, []).append((s, t))
-            elif local(s).numel():
-                flat = [local(s).reshape(-1), local(t).reshape(-1), *sums.of("", s)]
-                large.setdefault(kind, []).append(flat)
-        for kind, members in small.items():
-            flat = [flattened(list(tensors)) for tensors in zip(*members, strict=True)]
-            large.setdefault(kind, []).append([*flat, *sums.of("", members[0][0])])
-        for calls in large.values():
-            self._sum(summands, count, calls)
-        return sums.over("")
-
-    def _sum(self, summands: Summands, count: int, calls: Sequence[list[Tensor]]) -> None:
-        """Add up what tensors of one kind sum up to; each of `calls` ends in its accumulators."""
-        update = _summing(summands)
-        if self.uses_compiler():
-            loop = _compile((summands,), update, (0, 0, count), {}, calls[0])
-            scalars = self._scalars_of(loop, {})
-            for tensors in calls:
-                _compiled_update(loop, scalars, count, tensors)
-        else:
-            for tensors in calls:
-                _eager(update, 0, 0, {}, count, tensors)
+        """The `count` sums of ``summands(s, g)`` over all pairs; s is the optimizer's own."""
+        return self._pairs.of(summands, count, pairs, self.uses_compiler())
 
     # ---- running the rule on flat memory ----
 
@@ -291,11 +250,11 @@ class Elementwise(RuleOptimizer):
         n_state = len(tensors) - 2 - n_inputs - n_extra
         if not self.uses_compiler():
             whole = self.n_summands
-            return functools.partial(_eager, prepared.update, n_state, n_inputs, numbers, whole)
+            return functools.partial(eager, prepared.update, n_state, n_inputs, numbers, whole)
         counts = (n_state, n_inputs, n_extra)
-        loop = _compile(prepared.key, prepared.update, counts, numbers, tensors)
+        loop = compiled(prepared.key, prepared.update, counts, numbers, tensors)
         scalars = self._scalars_of(loop, numbers)
-        return functools.partial(_compiled_update, loop, scalars, self.n_summands)
+        return functools.partial(compiled_update, loop, scalars, self.n_summands)
 
     def _scalars_of(self, loop: Compiled, numbers: Mapping[str, float]) -> Tensor:
         at = (id(loop), *numbers.values())
@@ -346,38 +305,6 @@ class Elementwise(RuleOptimizer):
         return {**super().__getstate__(), "constraint": self.constraint}
 
 
-def _eager(
-    update: Update,
-    n_state: int,
-    n_inputs: int,
-    numbers: Mapping[str, float],
-    n_whole: int,
-    tensors: list[Tensor],
-) -> None:
-    """Run `update` piece by piece on (p, g, state, inputs, extra), the last `n_whole` apart."""
-    inputs, extra = 2 + n_state, 2 + n_state + n_inputs
-    size = tensors[0].numel()
-    for start in range(0, size, EAGER_PIECE):
-        t = tensors
-        if size > EAGER_PIECE:
-            t = _piece(tensors, n_whole, start, EAGER_PIECE)
-        update(t[0], t[1], t[2:inputs], t[inputs:extra], t[extra:], numbers)
-
-
-def _piece(tensors: list[Tensor], n_whole: int, start: int, size: int) -> list[Tensor]:
-    cut = len(tensors) - n_whole
-    return [*(t[start : start + size] for t in tensors[:cut]), *tensors[cut:]]
-
-
-def _compiled_update(loop: Compiled, scalars: Tensor, n_whole: int, tensors: list[Tensor]) -> None:
-    size = tensors[0].numel()
-    if size <= _COMPILED_PIECE:
-        loop(tensors, scalars)
-        return
-    for start in range(0, size, _COMPILED_PIECE):
-        loop(_piece(tensors, n_whole, start, _COMPILED_PIECE), scalars)
-
-
 def _positive(h: Tensor) -> Tensor:
     """The weights of a projection for eps = 0: a coordinate never seen (h = 0) moves freely.
 
@@ -386,29 +313,6 @@ def _positive(h: Tensor) -> Tensor:
     if h.numel() == 0:
         return h
     return h.clamp_min(max(torch.finfo(h.dtype).tiny, 1e-150 * float(h.amax())))
-
-
-def _compile(
-    key: Any,
-    update: Update,
-    counts: tuple[int, int, int],
-    numbers: Mapping[str, float],
-    tensors: Sequence[Tensor],
-) -> Compiled:
-    kind = tuple(t.dtype for t in tensors)
-    full = (key, counts, tuple(numbers), kind, tensors[0].device, torch.get_num_threads())
-    if full not in _compiled:
-        examples = [
-            torch.empty(1 if t.numel() == 1 else _EXAMPLE, dtype=t.dtype, device=t.device)
-            for t in tensors
-        ]
-        loop = Compiled(update, counts, tuple(numbers), examples)
-        if not loop.for_all_sizes:
-            raise RuntimeError(
-                f"the elementwise rule {key[0].__qualname__} must not ask for shapes"
-            )
-        _compiled[full] = loop
-    return _compiled[full]
 
 
 def _spread(
@@ -426,11 +330,6 @@ def _spread(
                 piece.fill_(value)
             vectors[name] = flat
     return vectors
-
-
-@functools.cache
-def _summing(summands: Summands) -> Update:
-    return summing(summands)
 
 
 @functools.cache

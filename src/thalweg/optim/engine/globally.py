@@ -11,8 +11,8 @@ from torch import Tensor
 
 from thalweg.optim.engine.base import Active
 from thalweg.optim.engine.elementwise import Elementwise
-from thalweg.optim.engine.kernel import compute_dtype
 from thalweg.optim.engine.sharding import is_sharded, local, summed_over_shards
+from thalweg.optim.engine.update import compute_dtype
 
 
 class Global(Elementwise):

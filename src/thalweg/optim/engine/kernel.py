@@ -1,4 +1,4 @@
-"""A rule made into an in-place update, run eagerly or compiled once for every size and every lr.
+"""An update compiled once for every size and every lr.
 
 The compiler sees the rule with its hyper-parameters as 0-d tensors. Before code is generated, all
 arithmetic on hyper-parameters alone (``1 - beta1**k``) is taken out of the graph and done in double
@@ -15,110 +15,13 @@ import math
 import operator
 import shutil
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from thalweg.optim.engine import rounding
-
-Rule = Callable[..., tuple[Tensor, ...]]
-Update = Callable[..., None]
-#: Entries whose sums are wanted, from tensors of one shape.
-Summands = Callable[..., tuple[Tensor, ...]]
-
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The format a rule is evaluated in: float32 for the short formats, else the parameter's."""
-    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
-
-
-def in_place(
-    rule: Rule,
-    maximize: bool,
-    round_to: str,
-    static: Mapping[str, Any],
-    summands: Summands | None = None,
-) -> Update:
-    """``update(p, g, state, inputs, extra, numbers)``: evaluate `rule` and store what it returns.
-
-    Parameters
-    ----------
-    rule
-        The formula, ``rule(p, g, *state, *inputs, **numbers) -> (p, *state)``. What it returns
-        beyond that is stored in the last tensors of `extra`.
-    maximize
-        Flip the sign of the gradient.
-    round_to
-        ``"nearest"``, ``"stochastic"`` (then `extra` holds the random bits) or ``"compensated"``
-        (then `extra` holds the compensation).
-    static
-        Hyper-parameters that choose between formulas (booleans, strings, None).
-    summands
-        ``summands(p, *state)`` of the new values; their sums are added to the last tensors of
-        `extra`, while the values are at hand.
-    """
-
-    def update(
-        p: Tensor,
-        g: Tensor,
-        state: Sequence[Tensor],
-        inputs: Sequence[Tensor],
-        extra: Sequence[Tensor],
-        numbers: Mapping[str, Any],
-    ) -> None:
-        working = compute_dtype(p.dtype)
-        exact = p.to(working)
-        if round_to == "compensated":
-            exact = exact + extra[0].to(working)
-        gradient = -g.to(working) if maximize else g.to(working)
-        new, *new_state = rule(
-            exact, gradient, *(s.to(working) for s in state), *inputs, **numbers, **static
-        )
-        if round_to == "stochastic":
-            stored = rounding.stochastic(new, extra[0])
-        else:
-            stored = new.to(p.dtype)
-        if round_to == "compensated":
-            extra[0].copy_(new - stored.to(working))
-        if summands is not None:
-            stored, *new_state = map(computed_once, (stored, *new_state))
-            values = summands(stored.to(working), *new_state)
-            for total, value in zip(extra[-len(values) :], values, strict=True):
-                total.add_(value.sum())
-        p.copy_(stored)
-        for old, value in zip(state, new_state[: len(state)], strict=True):
-            old.copy_(value)
-        reports = new_state[len(state) :]
-        for report, value in zip(extra[len(extra) - len(reports) :], reports, strict=True):
-            report.copy_(value)
-
-    return update
-
-
-def summing(summands: Summands) -> Update:
-    """The sums of ``summands(p, g)`` as an update: they are added to the tensors of `extra`."""
-
-    def update(
-        p: Tensor, g: Tensor, _: Any, __: Any, extra: Sequence[Tensor], numbers: Any
-    ) -> None:
-        working = compute_dtype(p.dtype)
-        for total, value in zip(extra, summands(p.to(working), g.to(working)), strict=True):
-            total.add_(value.sum())
-
-    return update
-
-
-def computed_once(value: Tensor) -> Tensor:
-    """`value`, computed in one place where the compiler would write its formula out in two.
-
-    It stores what is returned and sums it up in two passes over the memory otherwise.
-    """
-    if torch.compiler.is_compiling():
-        found: Tensor = torch.ops._inductor_test.realize(value)
-        return found
-    return value
+from thalweg.optim.engine.update import Update, compute_dtype
 
 
 class Compiled:
@@ -198,14 +101,17 @@ class Compiled:
             if isinstance(value, Tensor):
                 sources[node] = by_address[value.data_ptr()]
             else:
-                sources[node] = ("size", _locate(value.node.hint, examples))
+                sources[node] = _locate(value.node.hint, examples)
 
         #: False if the rule asked how large its tensors are: its code serves these sizes only.
-        #: (That a length of p is the length of g, or is 1 and broadcast, is no such question.)
-        lengths = [value.node for value in inputs if isinstance(value, torch.SymInt)]
+        #: (That a length of p is the length of g, or is 1 and broadcast, is no such question; and
+        #: code for rows that lie apart serves rows that do not.)
+        lengths = {n: value.node for n, value in values.items() if isinstance(value, torch.SymInt)}
+        apart = {node.expr for n, node in lengths.items() if sources[n][0] == "stride"}
+        guards = next(iter(lengths.values())).shape_env.guards if lengths else ()
         self.for_all_sizes = all(
-            _holds_for_equal_lengths(guard.expr)
-            for guard in (lengths[0].shape_env.guards if lengths else ())
+            guard.expr.free_symbols & apart or _holds_for_equal_lengths(guard.expr)
+            for guard in guards
         )
         if not self.for_all_sizes:
             return
@@ -309,7 +215,11 @@ class Compiled:
     def _ordered(self, tensors: Sequence[Tensor]) -> list[Any]:
         """What the loop is called with, but for the scalars at the end."""
         return [
-            tensors[where] if kind == "tensor" else tensors[where[0]].shape[where[1]]
+            tensors[where]
+            if kind == "tensor"
+            else (tensors[where[0]].shape if kind == "size" else tensors[where[0]].stride())[
+                where[1]
+            ]
             for kind, where in self._arguments
         ]
 
@@ -419,12 +329,14 @@ def _holds_for_equal_lengths(guard: Any) -> bool:
     return bool(symbols) and equalities and bool(alike == True)  # noqa: E712
 
 
-def _locate(size: int, examples: Sequence[Tensor]) -> tuple[int, int]:
-    for i, tensor in enumerate(examples):
-        for d, length in enumerate(tensor.shape):
-            if length == size:
-                return i, d
-    raise AssertionError(f"no example has a dimension of length {size}")
+def _locate(number: int, examples: Sequence[Tensor]) -> tuple[str, tuple[int, int]]:
+    """Which tensor and dimension has this length, or this stride."""
+    for kind, of in (("size", Tensor.size), ("stride", Tensor.stride)):
+        for i, tensor in enumerate(examples):
+            for d, found in enumerate(of(tensor)):
+                if found == number:
+                    return kind, (i, d)
+    raise AssertionError(f"no example has a length or a stride of {number}")
 
 
 def _inverse(value: Any) -> Any:

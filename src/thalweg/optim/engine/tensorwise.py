@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from thalweg.optim.engine.base import Active, RuleOptimizer
-from thalweg.optim.engine.kernel import Calls, Compiled, Update, in_place
+from thalweg.optim.engine.kernel import Calls, Compiled
 from thalweg.optim.engine.sharding import is_sharded, local, sharded_like, whole
+from thalweg.optim.engine.update import Update, in_place
 
 #: Entries, about, of the tensors that a rule is compiled with (the size matters only as "large").
 _EXAMPLE = 2**20
@@ -300,13 +301,29 @@ def _try_to_compile(
 
     try:
         try:
-            compiled = Compiled(update, counts, names, examples)
-        except InductorError:  # torch 2.13 trips over some loops it has fused (KeyError: 'buf8')
-            with torch._inductor.config.patch(max_fusion_size=2):
+            compiled = Compiled(update, counts, names, [_rows_apart(t) for t in examples])
+        except Exception:  # a rule may want rows without gaps: Tensor.view does
+            try:
                 compiled = Compiled(update, counts, names, examples)
+            except (
+                InductorError
+            ):  # torch 2.13 trips over some loops it has fused (KeyError: 'buf8')
+                with torch._inductor.config.patch(max_fusion_size=2):
+                    compiled = Compiled(update, counts, names, examples)
     except torch._dynamo.exc.Unsupported:
         return None
     return compiled if compiled.for_all_sizes else None
+
+
+def _rows_apart(t: Tensor) -> Tensor:
+    """A matrix with a gap between its rows.
+
+    The compiler makes one loop of the rows of a matrix without gaps, and then cannot write the sum
+    of a row into the loop that makes its entries.
+    """
+    if t.dim() != 2 or 1 in t.shape:
+        return t
+    return t.new_empty(t.shape[0], t.shape[1] + 6)[:, : t.shape[1]]
 
 
 def _example_shape(shape: torch.Size) -> list[int]:
