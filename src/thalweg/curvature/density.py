@@ -306,7 +306,8 @@ def density(
             active = [process for process in processes if process.active]
             if not active:
                 break
-            W = multiply(counted, torch.cat([process.V for process in active], dim=1))
+            vectors = [process.V for process in active]
+            W = multiply(counted, vectors[0] if len(active) == 1 else torch.cat(vectors, dim=1))
             for process, w in zip(active, W.split(1, dim=1)):
                 process.step(w)
         for process in processes:

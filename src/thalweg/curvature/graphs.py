@@ -38,7 +38,7 @@ class BatchGraph(ABC):
     def __init__(self, objective: Objective, together: int = 1) -> None:
         self.objective = objective
         self.together = together
-        self.kept = False  # for further products, with memory to spare
+        self.kept = False  # for further products, and there is memory left for as much again
 
     @abstractmethod
     def products(self, v: list[Tensor], batched: bool) -> Sequence[Tensor | None]:
@@ -132,8 +132,9 @@ class BatchwiseProducts:
         if self._kept is None:
             self._pass(V, total)
         else:
-            for graph in self._kept:
-                graph.add_products(V, total)
+            with torch.autocast(self.objective.device.type, enabled=False):
+                for graph in self._kept:
+                    graph.add_products(V, total)
         product = self.objective.summed(total).div_(self._rows)
         return product.T if v.ndim == 2 else product[0]
 
@@ -161,7 +162,7 @@ class BatchwiseProducts:
                 graph.add_products(V, total)
                 if self._keeping:
                     kept.append(graph)
-                    graph.kept = True
+                    graph.kept = spent + here <= objective.memory
                 del graph  # before the next one is built
         summed = objective.summed(torch.tensor([rows], dtype=torch.float64))
         self._rows = objective.all_rows(float(summed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ _UNPREDICTABLE = {
     torch.Tag.dynamic_output_shape,
 }
 _ZEROS = (aten.zeros_like.default, aten.new_zeros.default)
+# their results are memory nothing else looks at
+_FRESH = (aten.mm.default, aten.addmm.default, aten.addmm_.default, aten.mul.Tensor)
 
 
 def record(function: Linear, like: Sequence[Tensor]) -> Linear | None:
@@ -37,7 +40,7 @@ def record(function: Linear, like: Sequence[Tensor]) -> Linear | None:
 
     That the two agree is checked on a random vector: for linear functions A, B the probability is
     zero that :math:`A v = B v` although :math:`A \ne B` (Freivalds). None if they do not, as when
-    operations work in place or look at the values of the arguments.
+    operations write into constants or look at the values of the arguments.
 
     Parameters
     ----------
@@ -76,13 +79,7 @@ def record(function: Linear, like: Sequence[Tensor]) -> Linear | None:
         for simplify in (_skip_zeros, _pull_transposes, _accumulate_products):
             simplify(graph)
             graph.eliminate_dead_code()
-        module = fx.GraphModule(recorder.constants, graph)
-        del recorder
-
-        def replay(v: Sequence[Tensor]) -> Sequence[Tensor | None]:
-            with torch.no_grad():
-                return module(*v)
-
+        replay = _compiled(graph, recorder.constants)
         return replay if _agree(function(second), replay(second)) else None
     except RuntimeError:  # an operation that cannot be recorded
         return None
@@ -94,7 +91,7 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.graph = fx.Graph()
-        self.constants: dict[str, Any] = {}
+        self.constants: dict[str, Tensor] = {}
         self._faithful = True
         self._held: list[Any] = []  # what was seen, so that identities stay unique
         self._variables: dict[int, fx.Node] = {}
@@ -108,7 +105,8 @@ class _Recorder(TorchDispatchMode):
         self._held.append((args, kwargs, out))
         if not any(id(t) in self._variables for t in pytree.tree_leaves((args, kwargs))):
             return out  # a constant
-        if func._schema.is_mutable or not _UNPREDICTABLE.isdisjoint(func.tags):
+        func = _out_of_place(func)  # its result stands for what was written into from now on
+        if func is None or not _UNPREDICTABLE.isdisjoint(func.tags):
             self._faithful = False
         elif self._faithful:
             args, kwargs = pytree.tree_map(self._written, (args, kwargs))
@@ -141,6 +139,15 @@ class _Recorder(TorchDispatchMode):
             self.constants[name] = value.detach()
             self._fixed[id(value)] = self.graph.get_attr(name)
         return self._fixed[id(value)]
+
+
+def _out_of_place(func: Any) -> Any:
+    """The operation that returns what `func` writes into its first argument, if there is one."""
+    if not func._schema.is_mutable:
+        return func
+    namespace, name = func._schema.name.split("::")
+    plain = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
+    return getattr(plain, func._overloadname, None) if name.endswith("_") else None
 
 
 def _skip_zeros(graph: fx.Graph) -> None:
@@ -180,11 +187,11 @@ def _accumulate_products(graph: fx.Graph) -> None:
             and c.meta.get("like") == m.meta["like"] == node.meta["like"]
         ]
         # the one that needs no new memory, if there is one
-        ways.sort(key=lambda way: _is_needed_elsewhere(way[0]))
+        ways.sort(key=lambda way: not _is_free(way[0]))
         if ways:
             c, m = ways[0]
             with graph.inserting_before(node):
-                call = aten.addmm.default if _is_needed_elsewhere(c) else aten.addmm_.default
+                call = aten.addmm_.default if _is_free(c) else aten.addmm.default
                 result = graph.call_function(call, (c, *m.args))
             result.meta["like"] = node.meta["like"]
             node.replace_all_uses_with(result)
@@ -192,17 +199,30 @@ def _accumulate_products(graph: fx.Graph) -> None:
             graph.erase_node(m)
 
 
+def _is_free(node: fx.Node) -> bool:
+    return node.target in _FRESH and len(node.users) == 1
+
+
 def _is_sum(node: fx.Node) -> bool:
     two = len(node.args) == 2 and all(isinstance(x, fx.Node) for x in node.args)
     return node.target is aten.add.Tensor and two and not node.kwargs
 
 
-def _is_needed_elsewhere(node: fx.Node) -> bool:
-    """Whether something but its only user may look at the memory of a result."""
-    if not isinstance(node.target, torch._ops.OpOverload) or len(node.users) > 1:
-        return True
-    view = any(result.alias_info is not None for result in node.target._schema.returns)
-    return view and node.target is not aten.addmm_.default
+def _compiled(graph: fx.Graph, constants: dict[str, Tensor]) -> Linear:
+    # no GraphModule: it is part of a reference cycle, and the constants would wait for the
+    # garbage collector
+    code = graph.python_code("self")
+    scope = dict(code.globals)
+    exec(code.src, scope)  # what torch.fx wrote
+    run = scope["forward"]
+    used = {node.target for node in graph.nodes if node.op == "get_attr"}
+    held = SimpleNamespace(**{name: t for name, t in constants.items() if name in used})
+
+    def replay(v: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        with torch.no_grad():
+            return run(held, *v)
+
+    return replay
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
