@@ -186,7 +186,9 @@ def lanczos_ends(
         start = sphere(n, 1, generator, H.dtype, H.device)
         if isinstance(operator, Projected):
             start = operator.project(operator.project(start))
-        run = EndsRun(start, 1, fits, capacity=min(16, fits))
+        # on the CPU memory is only taken when it is written to, and growing would copy
+        at_once = steps - spent if H.device.type == "cpu" else 16
+        run = EndsRun(start, 1, fits, capacity=min(at_once, order, fits))
         runs.append(run)
         share /= 2  # delta/2 + delta/4 + ... : each number of starts has its own event
         before, wanted, room_left = spent, 0, min(steps - spent, order)

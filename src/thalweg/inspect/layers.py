@@ -14,6 +14,7 @@ from thalweg.curvature.objective import Objective
 from thalweg.curvature.operators import Operator, hessian
 from thalweg.curvature.spectrum import extremes
 from thalweg.inspect.cost import Spent
+from thalweg.inspect.measure import basis_memory
 
 LEAST_STEPS = 6
 """Lanczos steps below which the top eigenvalue of a block is not looked for."""
@@ -110,7 +111,10 @@ def measure_layers(
         block = hessian(objective.restricted(groups[layer]))
         generator = torch.Generator().manual_seed(seed)
         few = min(steps, size[layer])
-        ends = extremes(block, steps=few, dense=size[layer] <= few, generator=generator)
+        ends = extremes(
+            block, steps=few, dense=size[layer] <= few, memory=basis_memory(block),
+            generator=generator,
+        )  # fmt: skip
         spent.products += ends.n_products
         # a block's eigenvalues lie within those of the whole
         tops[layer] = (ends.highest, max(ends.highest, min(ends.upper_bound, upper_bound)))

@@ -47,6 +47,19 @@ class Measure:
     predicted: float | None = None
 
 
+def basis_memory(H: Operator) -> int:
+    """Bytes for the vectors of a Krylov basis: 1 GiB, or eight vectors where they take more.
+
+    Examples
+    --------
+    >>> from thalweg import Training
+    >>> from thalweg.curvature import hessian
+    >>> basis_memory(hessian(Training.from_function(lambda x: (x**2).sum(), torch.zeros(2))))
+    1073741824
+    """
+    return max(2**30, 8 * H.shape[0] * H.dtype.itemsize)
+
+
 def both_ends(H: Operator, budget: int, spent: Spent, seed: int) -> ExtremeEigenvalues:
     """The lowest and highest eigenvalues, up to five at each end, within `budget` products.
 
@@ -59,10 +72,13 @@ def both_ends(H: Operator, budget: int, spent: Spent, seed: int) -> ExtremeEigen
     [-2.0, 2.0]
     """
     d = H.shape[0]
-    k = max(1, min(5, budget // 12, d // 2))
+    fits = basis_memory(H) // (d * H.dtype.itemsize)
+    k = max(1, min(5, budget // 12, d // 2, fits // 4))
     # fresh products for the residuals come on top of the steps
     steps = max(2, min(budget - 2 * k, d))
-    ends = extremes(H, k, steps=steps, dense=d <= budget, generator=_generator(seed))
+    ends = extremes(
+        H, k, steps=steps, dense=d <= budget, memory=basis_memory(H), generator=_generator(seed)
+    )
     spent.products += ends.n_products
     return ends
 
@@ -70,8 +86,11 @@ def both_ends(H: Operator, budget: int, spent: Spent, seed: int) -> ExtremeEigen
 def whole_density(H: Operator, budget: int, spent: Spent, seed: int) -> Density:
     """The density from 2 to 8 probes of at most 100 steps, within `budget` products."""
     probes = min(8, max(2, budget // 30))
-    steps = max(2, min(100, budget // probes, H.shape[0]))
-    found = density(H, steps=steps, probes=probes, generator=_generator(seed))
+    fits = basis_memory(H) // (H.shape[0] * H.dtype.itemsize)
+    steps = max(2, min(100, budget // probes, H.shape[0], fits))
+    found = density(
+        H, steps=steps, probes=probes, memory=basis_memory(H), generator=_generator(seed)
+    )
     spent.products += found.n_products
     return found
 

@@ -246,13 +246,15 @@ def extreme_eigenvalues(
         found, error = bounds(allowed)
 
     Y = torch.cat([run.extreme_vectors() for run in runs], dim=1)
+    starts, made = len(runs), max(run.process.steps for run in runs)
+    runs.clear()  # the bases are large, and what follows needs room for some copies of Y
     values, vectors, residuals = rayleigh_ritz(counted, Y, k)
     return ExtremeEigenvalues(
         values, vectors, residuals,
         lower_bound=min(found.lower, float(values[0]) - error),
         upper_bound=max(found.upper, float(values[-1]) + error),
         eps=found.eps, delta=delta, noise=error, n_products=counted.n_products,
-        steps=max(run.process.steps for run in runs), starts=len(runs), block=block,
+        steps=made, starts=starts, block=block,
         n=n, k=k, method="lanczos",
     )  # fmt: skip
 
