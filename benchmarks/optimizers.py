@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection, Sequence
 from importlib.util import find_spec
 
+import bare_loop
 import torch
 from timing import Comparison, Contender, Sample, Settings, Suite, interleaved
 from torch import Tensor
@@ -101,6 +102,7 @@ BUILD: dict[str, Build] = {
     "torch Adam fused, amsgrad": theirs(T.Adam, fused=True, amsgrad=True),
     "torch RMSprop foreach": theirs(T.RMSprop, foreach=True),
     "torch Adagrad foreach": theirs(T.Adagrad, foreach=True),
+    "AMSGrad as a bare loop in C": bare_loop.amsgrad,
     "heavyball AdamW": heavyball_adamw,
     "pytorch_optimizer StableAdamW": stable_adamw,
 }
@@ -142,6 +144,14 @@ def _steps(name: str, shapes: Sequence[tuple[int, ...]], comparisons: list[Compa
 
 
 STEP = "one step"
+BARE = (
+    [
+        Comparison(STEP, "AMSGrad as a bare loop in C", "torch AdamW fused"),
+        Comparison(STEP, "AMSGrad", "AMSGrad as a bare loop in C"),
+    ]
+    if bare_loop.COMPILER
+    else []
+)
 _large = _steps(
     "one step, 8.4 M parameters in 24 tensors",
     LARGE,
@@ -149,6 +159,7 @@ _large = _steps(
         *(Comparison(STEP, name, "torch AdamW fused", 1.15) for name in ADAPTIVE),
         # AMSGrad keeps a slot more: 5 reads and 4 writes per parameter, where AdamW has 4 and 3.
         Comparison(f"{STEP}, 9 words to 7", "AMSGrad", "torch AdamW fused", round(1.15 * 9 / 7, 3)),
+        *BARE,
         Comparison(STEP, "SGD, momentum", "torch SGD fused, momentum", 1.15),
         *(Comparison(STEP, "AdamW", name) for name in OTHERS),
     ],
