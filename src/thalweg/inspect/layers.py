@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -138,11 +138,9 @@ def layer_traces(
     groups, d = _by_module(objective), objective.d
     exact = probes >= d
     if exact:
-        probed = [torch.eye(d, dtype=objective.dtype, device=objective.device)]
+        probed = iter([torch.eye(d, dtype=objective.dtype, device=objective.device)])
     else:
-        generator = torch.Generator().manual_seed(seed)
-        signs = torch.randint(0, 2, (d, probes), generator=generator).mul_(2).sub_(1)
-        probed = list(signs.to(objective.device, objective.dtype).split(8, dim=1))
+        probed = _signs(objective, probes, torch.Generator().manual_seed(seed))
     samples: dict[str, list[Tensor]] = {layer: [] for layer in groups}
     for V in probed:
         products = (V * (H @ V)).double()
@@ -165,6 +163,18 @@ def layer_traces(
         error = Estimate.of((t - share * total) / mean)
         shares[layer] = Estimate(share, error.stderr, probes)
     return {layer: Estimate.of(t) for layer, t in found.items()}, shares
+
+
+def _signs(objective: Objective, probes: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Random signs ``(d, k)``, `probes` columns in all; as many at once as take little memory."""
+    d = objective.d
+    together = max(1, min(8, 2**25 // d))
+    for first in range(0, probes, together):
+        columns = [  # one by one: what is drawn does not depend on how many go together
+            torch.randint(0, 2, (d,), generator=generator, dtype=torch.int8).mul_(2).sub_(1)
+            for _ in range(min(together, probes - first))
+        ]
+        yield torch.stack(columns, dim=1).to(objective.device, objective.dtype)
 
 
 def _by_module(objective: Objective) -> Mapping[str, list[str]]:
