@@ -24,9 +24,9 @@ def hessian_products(objective: Objective, x: Tensor) -> BatchwiseProducts:
 
     Reverse over reverse, :math:`H v = \nabla \langle \nabla f, v \rangle`: the graph of the
     gradient is built once per batch and serves all vectors; after sixteen of them a kept graph is
-    replaced by a record of its backward pass (see `thalweg.curvature.tape`). For batches whose graph exceeds
-    ``objective.memory``, forward over reverse, :math:`H v = \partial_t \nabla f(x + t v)`, which
-    frees its graph as it goes.
+    replaced by a record of its backward pass (see `thalweg.curvature.tape`). For batches whose
+    graph exceeds ``objective.memory``, forward over reverse,
+    :math:`H v = \partial_t \nabla f(x + t v)`, which frees its graph as it goes.
 
     Parameters
     ----------

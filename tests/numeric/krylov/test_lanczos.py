@@ -224,3 +224,19 @@ def test_asymmetry_above_the_rounding_of_unit_sums_is_refused(dtype: torch.dtype
     B = torch.randn(40, 40, dtype=dtype, generator=torch.Generator().manual_seed(0))
     with pytest.raises(ValueError, match="must be symmetric"):
         lanczos(as_operator(1e3 * eps * B), torch.ones(40, dtype=dtype), 5)
+
+
+def test_what_is_left_of_a_cancellation_is_orthogonal() -> None:
+    # the product has 3,000 times as much along the first vector as in the new direction
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(200, 9, generator=generator, dtype=torch.float64))[0]
+    worst = 0.0
+    for new in range(3, 9):
+        process = Lanczos(basis[:, 0])
+        process.step(basis[:, [0]] + basis[:, [1]])
+        process.step(basis[:, [0]] + basis[:, [1]] + basis[:, [2]])
+        q = basis[:, [1]] + basis[:, [2]]
+        process.step(q + 1e-8 * basis[:, [0]] + 3e-12 * basis[:, [new]])
+        assert process.active
+        worst = max(worst, float((process.Q.T @ process.V).abs().max()))
+    assert worst < 2e-14
