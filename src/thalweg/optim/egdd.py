@@ -190,16 +190,21 @@ class EGDD(Global):
             self.write_shared("scale", s, params)
             scale.update({a.p: s for a in members})
 
-        def numbers(a: Active) -> dict[str, float]:
+        made: dict[tuple[int, int, float], Mapping[str, float]] = {}
+
+        def numbers(a: Active) -> Mapping[str, float]:
             k = int(a.state["step"])  # already increased
-            low, high = a.group["gain_range"]
-            return {
-                "scale": scale[a.p],
-                "correction": 1 - float(a.group["beta"]) ** max(k - 1, 1),
-                "gain_up": math.exp(min(float(a.group["gain_lr"]), 700.0)),
-                "gain_min": float(low),
-                "gain_max": float(high),
-            }
+            key = (id(a.group), k, scale[a.p])
+            if key not in made:
+                low, high = a.group["gain_range"]
+                made[key] = {
+                    "scale": scale[a.p],
+                    "correction": 1 - float(a.group["beta"]) ** max(k - 1, 1),
+                    "gain_up": math.exp(min(float(a.group["gain_lr"]), 700.0)),
+                    "gain_min": float(low),
+                    "gain_max": float(high),
+                }
+            return made[key]
 
         return numbers
 

@@ -15,45 +15,34 @@ from thalweg.optim.engine import Active, Tensorwise
 from thalweg.optim.engine.update import computed_once
 
 
-def cosines(p: Tensor, g: Tensor, *, eps: float) -> tuple[Tensor, Tensor]:
-    r"""How far from orthogonal `g` and `p` are: the largest cosine of two rows, and that of all.
+def cosine(product: Tensor, square_a: Tensor, square_b: Tensor, *, eps: float) -> Tensor:
+    r"""Of two vectors, from :math:`\langle a, b\rangle` and their squared lengths.
 
-    Both are :math:`|\langle g, p\rangle| / (\max(\|g\|, \epsilon) \max(\|p\|, \epsilon))`.
-
-    Examples
-    --------
-    >>> p, g = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 1.0], [0.0, 2.0]])
-    >>> [round(float(c), 4) for c in cosines(p, g, eps=0.0)]  # 1, and 2 / (sqrt 5 sqrt 2)
-    [1.0, 0.6325]
-    """
-    products, squares_g, squares_p = (g * p).sum(1), (g * g).sum(1), (p * p).sum(1)
-
-    def cosine(product: Tensor, square_g: Tensor, square_p: Tensor) -> Tensor:
-        norms = torch.clamp_min(square_g.sqrt(), eps) * torch.clamp_min(square_p.sqrt(), eps)
-        return divide(product.abs(), norms)
-
-    return (
-        cosine(products, squares_g, squares_p).amax(),
-        cosine(products.sum(), squares_g.sum(), squares_p.sum()),
-    )
-
-
-def radial_share(u: Tensor, p: Tensor, rows: bool, eps: float) -> Tensor:
-    r"""The multiple of p that `u` contains: :math:`\hat p \langle \hat p, u\rangle` over p.
-
-    With :math:`\hat p = p/(\|p\| + \epsilon)`; for each row of two matrices (`rows`), or for them
-    as two long vectors.
+    .. math:: |\langle a, b\rangle| / (\max(\|a\|, \epsilon) \max(\|b\|, \epsilon))
 
     Examples
     --------
-    >>> radial_share(torch.ones(1, 2), torch.tensor([[0.0, 4.0]]), rows=True, eps=0.0)
-    tensor([[0.2500]])
+    >>> cosine(torch.tensor(2.0), torch.tensor(4.0), torch.tensor(1.0), eps=0.0)
+    tensor(1.)
     """
-    products, squares = (p * u).sum(1, keepdim=True), (p * p).sum(1, keepdim=True)
-    if not rows:
-        products, squares = products.sum(), squares.sum()
-    length = squares.sqrt()
-    return divide(divide(products, length, eps), length, eps)
+    norms = torch.clamp_min(square_a.sqrt(), eps) * torch.clamp_min(square_b.sqrt(), eps)
+    return divide(product.abs(), norms)
+
+
+def radial_share(product: Tensor, square: Tensor, *, eps: float) -> Tensor:
+    r"""The multiple of p that u contains, from :math:`\langle p, u\rangle` and :math:`\|p\|^2`.
+
+    .. math:: \hat p \langle \hat p, u\rangle
+        = \frac{\langle p, u\rangle}{(\|p\| + \epsilon)^2}\, p,
+        \qquad \hat p = \frac{p}{\|p\| + \epsilon}
+
+    Examples
+    --------
+    >>> radial_share(torch.tensor(4.0), torch.tensor(16.0), eps=0.0)
+    tensor(0.2500)
+    """
+    length = square.sqrt()
+    return divide(divide(product, length, eps), length, eps)
 
 
 def projected(
@@ -67,6 +56,9 @@ def projected(
 ) -> tuple[Tensor, Tensor]:
     r"""`u` without its radial part in the first view that passes the test, and whether one did.
 
+    The views of the matrices are their rows (the largest cosine of p and g is tested, and each row
+    projected) and each matrix as one vector.
+
     Examples
     --------
     >>> p, g = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 1.0]])
@@ -74,11 +66,14 @@ def projected(
     (tensor([[0., 1.]]), tensor(True))
     """
     u = computed_once(u)
-    row, layer = cosines(p, g, eps=eps)
-    by_rows, by_layer = row < row_bound, layer < layer_bound
-    in_rows, in_layer = radial_share(u, p, True, eps), radial_share(u, p, False, eps)
-    nothing = torch.zeros_like(in_rows)
-    share = torch.where(by_rows, in_rows, torch.where(by_layer, in_layer, nothing))
+    pg, gg, pp, pu = ((a * b).sum(1, keepdim=True) for a, b in ((p, g), (g, g), (p, p), (p, u)))
+    by_rows = cosine(pg, gg, pp, eps=eps).amax() < row_bound
+    by_layer = cosine(pg.sum(), gg.sum(), pp.sum(), eps=eps) < layer_bound
+    in_rows = radial_share(pu, pp, eps=eps)
+    in_layer = radial_share(pu.sum(), pp.sum(), eps=eps)
+    share = torch.where(
+        by_rows, in_rows, torch.where(by_layer, in_layer, torch.zeros_like(in_rows))
+    )
     return u - computed_once(share) * p, computed_once(by_rows | by_layer)
 
 

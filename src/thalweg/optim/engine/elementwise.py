@@ -27,6 +27,7 @@ from thalweg.optim.engine.sums import Sums
 from thalweg.optim.engine.update import Rule, Summands, Update, compute_dtype, in_place
 
 _updates: dict[Any, Update] = {}
+_NOTHING: Mapping[str, float] = {}
 
 
 class Constraint(Protocol):
@@ -121,13 +122,14 @@ class Elementwise(RuleOptimizer):
             ]
             totals = [self._sums.of(id(a.group), a.p) for a in members]
             prepared = self._prepare(members[0].group, int(batch.step), ())
-            numbers = [prepared.numbers] * len(members)
-            if common is not None:
-                numbers = [{**prepared.numbers, **common(a)} for a in members]
-            calls = self._calls(batch, prepared, numbers[0], gradients, totals)
+            # Most tensors get one and the same dictionary: its numbers are sent to the device once.
+            own = [common(a) if common is not None else _NOTHING for a in members]
+            numbers = {at: {**prepared.numbers, **n} for at, n in {id(n): n for n in own}.items()}
+            calls = self._calls(batch, prepared, numbers[id(own[0])], gradients, totals)
             if not calls.loop.goes_by_address:
                 gradients = [g.view(-1) for g in gradients]
-            calls(gradients, totals, [self._scalars_of(calls.loop, own) for own in numbers])
+            scalars = {at: self._scalars_of(calls.loop, n) for at, n in numbers.items()}
+            calls(gradients, totals, [scalars[id(n)] for n in own])
             return
         for update, t in [self._ready(batch, i, a, common) for i, a in enumerate(members)]:
             update(t)
