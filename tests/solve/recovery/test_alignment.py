@@ -60,6 +60,21 @@ def test_products_are_those_with_the_dense_matrix(m, kind):
     torch.testing.assert_close(L @ vectors, values * vectors, rtol=0, atol=1e-7)
 
 
+def test_value_and_gap_are_their_sums_over_the_pairs():
+    drawn = JointAlignment.random(7, 5, 0.5, density=0.8, generator=seeded(2))
+    g = even(5)
+    problem = JointAlignment(drawn.y, 5, g)
+    x = torch.tensor([0, 3, 1, 4, 2, 2, 0])
+    pairs = [(i, j) for i in range(7) for j in range(i) if problem.y[i, j] >= 0]
+    given_away = sum(float(g.max() - g[(problem.y[i, j] - x[i] + x[j]) % 5]) for i, j in pairs)
+    z = problem.start(x)
+    assert float(problem.value(z)) == pytest.approx(given_away)
+    best = (dense(problem, g) @ z.flatten()).reshape(7, 5).argmax(1)
+    assert 0 < int((best != x).sum()) < 7  # moves some
+    torch.testing.assert_close(problem.misfit(z), problem.start(best) - z)
+    assert float(problem.residual(z)) == pytest.approx((2 * int((best != x).sum()) / 7) ** 0.5)
+
+
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 1000), scale=st.sampled_from([0.01, 1.0, 100.0]))
 def test_rows_are_projected_as_by_the_set(seed, scale):

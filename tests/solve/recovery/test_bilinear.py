@@ -134,6 +134,19 @@ def test_one_step_is_the_formula():
         torch.testing.assert_close(new.x[i], x)
 
 
+def test_random_starts_have_the_norm_that_the_data_suggest():
+    """The squared norm of both factors is the norm of y over that of one source in the data."""
+    drawn = BlindDemixing.random(3, 200, 5, 6, generator=seeded(0))
+    for c in (1.0, 7.0):
+        problem = BlindDemixing(drawn.y, c * drawn.A, 5)
+        z = problem.start("random", seeded(1))
+        unit = c**2 * torch.as_tensor(drawn.A).abs().square().mean((-2, -1))  # of h and x of norm 1
+        expected = drawn.y.norm() / (3 * unit).sqrt()
+        for factor in z:
+            torch.testing.assert_close(factor.norm(dim=-1).square(), expected)
+            assert not torch.equal(factor[0], factor[1])
+
+
 def test_the_spectral_start_is_the_leading_triple():
     problem = BlindDemixing.random(2, 80, 5, 4, generator=seeded(7))
     _, B = dense_model(problem, problem.truth)
