@@ -134,6 +134,45 @@ def test_one_step_is_the_formula():
         torch.testing.assert_close(new.x[i], x)
 
 
+@pytest.mark.parametrize("coherence", [None, 0.9])
+def test_one_step_of_the_baseline_is_its_formula(coherence):
+    r"""z - (eta / d) grad (f + G): all three penalties of G at work."""
+    problem = BlindDemixing.random(2, 60, 5, 4, generator=seeded(6))
+    problem = BlindDemixing(
+        problem.y, torch.as_tensor(problem.A) / problem.gain.sqrt().view(2, 1, 1), 5
+    )
+    torch.testing.assert_close(problem.gain, torch.ones(2).double())  # d is what it is in the paper
+    z = problem.start()
+    long = torch.tensor([[6.0], [0.1]], dtype=torch.float64)  # one long h, one long x
+    z = Bilinear((z.h * long).requires_grad_(), (z.x / long).requires_grad_())
+    _, B = dense_model(problem, z)
+    d = [float(z.h[i].detach().norm() * z.x[i].detach().norm()) for i in range(2)]
+    rho = 0.8 * sum(each**2 for each in d)
+
+    def excess(t):
+        return (t - 1).clamp(min=0).square()
+
+    G = 0
+    for i in range(2):
+        seen = (B @ z.h[i]).abs().square()
+        mu2 = (
+            float(seen.detach().max() / seen.detach().mean()) if coherence is None else coherence**2
+        )
+        parts = z.h[i].abs().square().sum(), z.x[i].abs().square().sum()
+        G = G + rho * sum(excess(part / (2 * d[i])) for part in parts)
+        G = G + rho * excess(60 * seen / (8 * d[i] * mu2)).sum()
+    expected = torch.autograd.grad(problem.value(z) + G, z)
+    z = Bilinear(*(v.detach() for v in z))
+    new = regularized_blind_descent(
+        problem, start=z, weight=0.8, coherence=coherence, step_size=0.01, max_steps=1, tol=0.0
+    ).x
+    for factor, before, gradient in zip(new, z, expected, strict=True):
+        step = (
+            0.01 / torch.tensor(d, dtype=torch.float64)[:, None] * gradient / 2
+        )  # autograd returns twice Wirtinger's
+        torch.testing.assert_close(factor, before - step, rtol=1e-10, atol=1e-12)
+
+
 def test_random_starts_have_the_norm_that_the_data_suggest():
     """The squared norm of both factors is the norm of y over that of one source in the data."""
     drawn = BlindDemixing.random(3, 200, 5, 6, generator=seeded(0))
@@ -233,6 +272,13 @@ def test_deconvolution_is_demixing_of_one_source():
     one, two = (blind_wirtinger_flow(p) for p in (demixing, problem))
     assert torch.equal(one.x.h, two.x.h) and torch.equal(one.x.x, two.x.x)
     assert problem.error(two.x) < 1e-8
+    strengths = torch.tensor([3.0])
+    one, two = (
+        kind.random(1, 50, 4, 5, strengths=strengths, generator=seeded(9))
+        for kind in (BlindDemixing, BlindDeconvolution)
+    )
+    assert torch.equal(one.y, two.y) and torch.equal(one.truth.h, two.truth.h)
+    assert float(two.truth.h.norm()) == pytest.approx(3.0)
 
 
 @settings(deadline=None, max_examples=15)
@@ -312,6 +358,12 @@ def test_a_factor_that_collapses_is_reported():
     assert result.reason is Reason.NONFINITE and result.info["collapsed"] == [0]
     again = blind_wirtinger_flow(problem, start=one, step_size=1.0, halvings=1, max_steps=3)
     assert again.info["step_size"] == 0.5 and again.info["collapsed"] == []
+    # A ten-thousandth of the norm is not nothing, a ten-millionth is.
+    for left, collapsed in ((1e-4, []), (1e-7, [0])):
+        near = blind_wirtinger_flow(
+            problem, start=one, step_size=1 - left, halvings=0, xtol=0.0, max_steps=2
+        )
+        assert near.info["collapsed"] == collapsed
 
 
 def test_the_baseline_shortens_long_factors_and_the_plain_flow_leaves_them():
@@ -341,6 +393,7 @@ def test_bad_input_is_named():
         ((y, A), {}, "K must be given"),
         ((y, A, 61), {}, "K must be"),
         ((y, A), {"B": B}, "B must have orthogonal columns of one length"),
+        ((y, A), {"B": torch.linalg.qr(B).Q + 1e-4 * B}, "B must have orthogonal columns"),
         ((y, A), {"B": B[:9]}, "B must have shape"),
         ((y, A, 5), {"B": "fft"}, "B must be one of"),
         ((y, A, 4), {"truth": good.truth}, "truth must have factors of shape"),
@@ -352,6 +405,9 @@ def test_bad_input_is_named():
         BlindDemixing(y, torch.ones(2, 60, 3, dtype=torch.long), 5)
     with pytest.warns(UserWarning, match="10 measurements are fewer than the 16 unknowns"):
         BlindDemixing.random(2, 10, 5, 4, generator=seeded())
+    with pytest.warns(UserWarning, match="15 measurements are fewer than the 16 unknowns"):
+        BlindDemixing.random(2, 15, 5, 4, generator=seeded())
+    BlindDemixing.random(2, 16, 5, 4, generator=seeded())  # enough: a warning would be an error
     for method in METHODS:
         for name in ("step_size", "halvings"):
             with pytest.raises(ValueError, match=f"{name} must be"):

@@ -168,7 +168,7 @@ def regularized_blind_descent(
         energy = problem.left(first.h).abs().square()
         mu2 = energy.amax(-1, keepdim=True) / energy.mean(-1, keepdim=True)
     else:
-        mu2 = torch.tensor(float(check.number("coherence", coherence, gt=0)) ** 2).to(d)
+        mu2 = d.new_tensor(float(check.number("coherence", coherence, gt=0)) ** 2)
     rho = weight * d.square().sum((-2, -1), keepdim=True)
 
     def directions(z: Bilinear, misfit: Tensor) -> Bilinear:
