@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from thalweg.core import Reason
@@ -131,30 +131,42 @@ def test_against_every_choice_of_shifts():
     assert min(values) < sorted(values)[30]
 
 
+def decided(problem, x):
+    """No ties now or one step on: they go to the lowest index, which a shift moves."""
+    u = problem.differences(x)
+    mu = 25 / float(problem.eigenpairs[0][-1])
+    after = problem.differences(onto_simplices(mu * u))
+    gaps = [v.topk(2).values.diff(dim=-1).abs().min() for v in (u, after)]
+    return mu > 0 and min(gaps) > 1e-9
+
+
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 500), k=st.integers(0, 4))
 def test_a_shift_common_to_all_changes_nothing(seed, k):
-    problem = JointAlignment.random(12, 5, 0.6, generator=seeded(seed))
-    truth = (problem.truth + k) % 5
-    other = JointAlignment(problem.y, 5, truth=truth)
+    drawn = JointAlignment.random(12, 5, 0.6, generator=seeded(seed))
+    g = even(5)
+    problem, other = (JointAlignment(drawn.y, 5, g, (drawn.truth + c) % 5) for c in (0, k))
     x = problem.start("random", seeded(seed))
+    assume(decided(problem, x))
     shifted = x.roll(k, -1)
     for measure in ("error", "residual", "value"):
         torch.testing.assert_close(getattr(problem, measure)(x), getattr(other, measure)(shifted))
-    one = projected_power_method(problem, start=x, max_steps=4, tol=0.0)
-    two = projected_power_method(problem, start=shifted, max_steps=4, tol=0.0)
+    one = projected_power_method(problem, start=x, max_steps=1, tol=0.0)
+    two = projected_power_method(problem, start=shifted, max_steps=1, tol=0.0)
     torch.testing.assert_close(one.x.roll(k, -1), two.x, rtol=0, atol=1e-9)
 
 
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 500))
 def test_own_shifts_move_the_answer(seed):
-    problem = JointAlignment.random(12, 5, 0.6, generator=seeded(seed))
+    drawn = JointAlignment.random(12, 5, 0.6, generator=seeded(seed))
     own = torch.randint(5, (12,), generator=seeded(seed + 1))
-    moved = JointAlignment((problem.y + own[:, None] - own) % 5, 5)
+    problem = JointAlignment(drawn.y, 5, even(5))
+    moved = JointAlignment((drawn.y + own[:, None] - own) % 5, 5, even(5))
     x = problem.labels(problem.start("random", seeded(seed)))
-    one = projected_power_method(problem, start=x, max_steps=3, tol=0.0)
-    two = projected_power_method(moved, start=(x + own) % 5, max_steps=3, tol=0.0)
+    assume(decided(problem, problem.start(x)))
+    one = projected_power_method(problem, start=x, max_steps=1, tol=0.0)
+    two = projected_power_method(moved, start=(x + own) % 5, max_steps=1, tol=0.0)
     turned = torch.stack([row.roll(int(k)) for row, k in zip(one.x, own, strict=True)])
     torch.testing.assert_close(two.x, turned, rtol=0, atol=1e-9)
 
