@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import certificate
@@ -133,21 +134,39 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def document(rows: Sequence[Row], settings: Settings, arguments: Sequence[str]) -> str:
+def document(sections: Mapping[str, str]) -> str:
     """The content of RESULTS.md."""
     parts = [
         "# Measured speed",
-        "Written by `benchmarks/run.py --write`; do not edit. A ratio is ours over the peer's, of "
-        "medians (beside it, of the fastest repetitions); below the bar is good. Rows without a "
-        "bar are context. A limit is an absolute bar, its ratio is ours over the limit.",
-        "\n".join(f"- {name}: {value}" for name, value in machine().items())
-        + f"\n- threads: {settings.threads}; {settings.rounds} interleaved rounds after "
-        f"{settings.warm_up} untimed ones; {settings.processes} fresh processes per start-up row"
-        + f"\n- command: `{shlex.join(['make', 'bench', 'ARGS=' + shlex.join(arguments)])}`",
+        "Written by `benchmarks/run.py --write`, which replaces the sections it measures; do not "
+        "edit. A ratio is ours over the peer's, of medians (beside it, of the fastest "
+        "repetitions); below the bar is good. Rows without a bar are context. A limit is an "
+        "absolute bar, its ratio is ours over the limit.",
     ]
-    for name in dict.fromkeys(row.suite for row in rows):
-        parts += [f"## {name[0].upper()}{name[1:]}", table([r for r in rows if r.suite == name])]
+    parts += [f"## {name}\n\n{content}" for name, content in sections.items()]
     return "\n\n".join(parts) + "\n"
+
+
+def section(rows: Sequence[Row], settings: Settings) -> str:
+    """The table of one suite, and what its numbers depend on."""
+    return (
+        table(rows)
+        + f"\n\n{datetime.date.today()}, {settings.threads} threads, {settings.rounds} interleaved "
+        f"rounds after {settings.warm_up} untimed ones, {settings.processes} fresh processes where "
+        f"that is what counts; {', '.join(machine().values())}"
+    )
+
+
+def kept_sections() -> dict[str, str]:
+    """The sections of RESULTS.md as they are, in the order of the suites."""
+    text = RESULTS.read_text("utf-8") if RESULTS.exists() else ""
+    written = dict(part.split("\n\n", 1) for part in text.split("\n## ")[1:])
+    names = [_heading(suite.name) for suite in SUITES]
+    return {name: written[name].strip() for name in names if name in written}
+
+
+def _heading(name: str) -> str:
+    return name[0].upper() + name[1:]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -160,7 +179,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--all", action="store_true", help="with the default race and the report")
     parser.add_argument("--list", action="store_true", help="print the rows, measure nothing")
     parser.add_argument("--json", action="store_true", help="print rows as JSON, and nothing else")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument(
+        "--write", action="store_true", help=f"put what is measured into {RESULTS.name}"
+    )
     parser.add_argument("--tiny", action="store_true", help="one round of tiny sizes: does it run?")
     given = parser.parse_args(arguments)
     chosen = select(given.only, given.all)
@@ -171,6 +192,12 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"--only {' '.join(given.only)} fits no row; see --list")
     if given.write and given.tiny:
         parser.error("--write and --tiny cannot be given together")
+    if (
+        given.write
+        and given.only
+        and any(len(rows) < len(suite.comparisons) for suite, rows in chosen)
+    ):
+        parser.error("--write takes whole suites: --only must name a suite, not some of its rows")
 
     settings = Settings(given.threads, tiny=given.tiny)
     if given.tiny:
@@ -180,18 +207,27 @@ def main(arguments: Sequence[str]) -> int:
             settings = dataclasses.replace(settings, **{name: getattr(given, name)})
     torch.set_num_threads(settings.threads)
     rows: list[Row] = []
+    failed = False
     for suite, comparisons in chosen:
-        found = measured(suite, comparisons, settings)
+        try:
+            found = measured(suite, comparisons, settings)
+        except Exception:  # the others are worth measuring all the same
+            print(f"\n{suite.name}\n", file=sys.stderr)
+            traceback.print_exc()
+            failed = True
+            continue
         rows += found
         if not given.json:
             print(f"\n{suite.name}\n\n{table(found)}", flush=True)
+        if given.write:
+            name = _heading(suite.name)
+            sections = {**kept_sections(), name: section(found, settings)}
+            RESULTS.write_text(document(sections), encoding="utf-8")
+            RESULTS.write_text(document(kept_sections()), encoding="utf-8")  # in order
     if given.json:
         told = [{**dataclasses.asdict(row), "met": row.met} for row in rows]
         print(json.dumps({"machine": machine(), "rows": told}, indent=2))
-    if given.write:
-        RESULTS.write_text(document(rows, settings, arguments), encoding="utf-8")
-        print(f"\n{RESULTS} is written")
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":
