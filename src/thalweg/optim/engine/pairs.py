@@ -36,6 +36,10 @@ class PairSums:
         and layout, is not. Shards are added up.
         """
         sums = Sums(count)
+        if compile and (calls := self._as_last_time(summands, pairs)) is not None:
+            totals = [sums.of("", pairs[0][0])] * len(pairs)
+            calls([g for _, g in pairs], totals, [calls.loop.scalars([])] * len(pairs))
+            return sums.over("")
         kinds: dict[Any, list[tuple[Tensor, Tensor]]] = {}
         for s, g in pairs:
             if local(s).numel():
@@ -54,6 +58,24 @@ class PairSums:
             for s, g, t in zip(own, given, totals, strict=True):
                 eager(_summing(summands), 0, 0, {}, count, [_vector(s), _vector(g), *t])
         return sums.over("")
+
+    def _as_last_time(
+        self, summands: Summands, pairs: Sequence[tuple[Tensor, Tensor]]
+    ) -> Calls | None:
+        """The calls for all pairs, if they are of one kind and nothing has changed hands."""
+        if len(self._kept) != 1:
+            return None
+        [((known, (*_, dtype, device)), (own, calls))] = self._kept.items()
+        same = (
+            known is summands
+            and calls.loop.goes_by_address
+            and len(own) == len(pairs)
+            and all(
+                s is kept and g.dtype is dtype and g.device == device and _plain(g)
+                for (s, g), kept in zip(pairs, own, strict=True)
+            )
+        )
+        return calls if same else None
 
     def _run_compiled(
         self,
