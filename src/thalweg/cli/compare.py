@@ -36,6 +36,16 @@ def compare(
         ),
     ] = None,
     trials: Annotated[int, typer.Option(help="Tuning trials of each method.")] = 12,
+    adaptive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="optuna",
+            show_default=False,
+            help="Place each trial after the first third by what the earlier ones have found "
+            "(needs the package optuna). Default: points of a Sobol sequence, all fixed before "
+            "anything runs.",
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds each tuned method is measured on.")] = 10,
     reference: Annotated[
         str | None,
@@ -155,6 +165,7 @@ def compare(
                 methods or None,
                 budget=budget,
                 trials=trials,
+                adaptive=adaptive,
                 seeds=seeds,
                 reference=reference,
                 margin=margin,

@@ -1,4 +1,6 @@
-"""The plan: every job of a race, fixed before anything runs, in a file that says what was asked.
+"""The plan: every job of a race, in a file that says what was asked.
+
+All of them are fixed before anything runs, but for the trials of a race that is tuned adaptively.
 
 A job's id is a hash of all that its result depends on, so that order, parallelism and kills cannot
 change a race, and a directory that holds another race is recognised.
@@ -165,6 +167,11 @@ class Plan:
         """Where the plan is kept."""
         return self.directory / "plan.json"
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether trials are placed by the results of earlier ones."""
+        return self.asked.get("adaptive") is not None
+
     def open(self) -> Plan:
         """Create the directory, or go on with the race that is in it.
 
@@ -199,8 +206,9 @@ class Plan:
                 f"{self.path} has schema {schema!r}, this version of thalweg writes {SCHEMA!r}; "
                 "give another directory"
             )
-        for field, mine in json.loads(json.dumps(self.asked)).items():
-            theirs = saved["asked"].get(field)
+        asked, there = json.loads(json.dumps(self.asked)), saved["asked"]
+        for field in {**asked, **there}:
+            mine, theirs = asked.get(field), there.get(field)
             if mine != theirs:
                 raise BadInput(self._differs(field, theirs, mine))
         if self.seeds < saved["seeds"]:
@@ -216,6 +224,11 @@ class Plan:
 
     def _differs(self, field: str, theirs: Any, mine: Any) -> str:
         advice = "give another directory, or ask for the same again"
+        if field == "adaptive":
+            return (
+                f"{self.directory} holds another race: it is tuned {_tuned_by(theirs)} there, not "
+                f"{_tuned_by(mine)}; {advice}"
+            )
         if field == "problem":
             if theirs["name"] == mine["name"]:
                 return (
@@ -269,10 +282,10 @@ class Plan:
 
 def what_is_asked(
     problem: Problem, contenders: Sequence[Contender], budget: Budget, trials: int, points: int,
-    reference: str | None, margin: float | None,
+    reference: str | None, margin: float | None, sampler: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """All that two races in one directory must agree on."""
-    return {
+    """All that two races in one directory must agree on; `sampler` if the tuning is adaptive."""
+    asked: dict[str, Any] = {
         "problem": {"name": problem.name, "source": problem.source, "hash": problem.hash},
         "methods": [
             {
@@ -294,6 +307,7 @@ def what_is_asked(
         "margin": margin,
         "versions": versions(),
     }
+    return asked if sampler is None else {**asked, "adaptive": dict(sampler)}
 
 
 def default_directory(asked: Mapping[str, Any]) -> Path:
@@ -327,6 +341,13 @@ def cannot_write(directory: Path, error: OSError) -> BadInput:
         f"cannot write to {str(directory)!r}: {error.strerror or error}; what is finished is kept, "
         "and the same command goes on from there"
     )
+
+
+def _tuned_by(sampler: Mapping[str, str] | None) -> str:
+    """In words: an adaptive sampler with its version, on which the trials depend."""
+    if sampler is None:
+        return "by points of a Sobol sequence"
+    return f"adaptively by {sampler['name']} {sampler['version']}"
 
 
 def _own_file(name: str) -> bool:

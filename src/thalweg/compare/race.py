@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from thalweg.compare import adaptive as adaptively
 from thalweg.compare import summary as summaries
 from thalweg.compare import tune
 from thalweg.compare.contender import Contender
@@ -92,6 +93,7 @@ def compare(
     *,
     budget: str | int | None = None,
     trials: int = 12,
+    adaptive: str | None = None,
     seeds: int = 10,
     reference: str | None = None,
     margin: float | None = None,
@@ -125,6 +127,9 @@ def compare(
         or 500 of a solver, whose run ends earlier when it is solved.
     trials
         Tuning points per method, >= 0; 0 measures every method at its defaults.
+    adaptive
+        ``"optuna"``: after the first third, place each trial of a method by what its earlier ones
+        have found. Default: points of a Sobol sequence, all fixed before anything runs.
     seeds
         Measured runs per method, >= 1. It can be raised later (which counts as another look).
     reference
@@ -174,6 +179,7 @@ def compare(
     if budget is not None:
         Budget.parse(budget)  # what is no budget is told before the problem is built
     workers = _workers(jobs, backend)
+    sampler = adaptively.sampler_of(adaptive)
     try:
         check.choice("backend", backend, BACKENDS)
         if margin is not None:
@@ -186,7 +192,7 @@ def compare(
         raise BadInput(f"inspect is for networks, and {loaded.name} is a {loaded.facts['class']}")
     if reference is not None:
         reference = _named(reference, contenders)
-    asked = what_is_asked(loaded, contenders, length, trials, points, reference, margin)
+    asked = what_is_asked(loaded, contenders, length, trials, points, reference, margin, sampler)
     place = Path(directory) if directory is not None else default_directory(asked)
     plan = Plan(place, asked, seeds).open()
     race = _Race(plan, loaded, contenders, length, trials, seeds, points, on_event or (lambda _: 0))
@@ -222,9 +228,11 @@ class _Race:
         self.seeds = range(1, seeds + 1)
         # Trial by trial and seed by seed, so that an interrupted race is balanced.
         tables = {c.name: tune.table(c, trials) for c in contenders}
+        known = adaptively.first_trials(trials) if plan.adaptive else trials
+        self.later = range(known, trials)
         self.tuning = [
             self._job(c, "tune", TUNING_SEED, tables[c.name][k][1], k, tables[c.name][k][0])
-            for k in range(trials)
+            for k in range(known)
             for c in contenders
             if tables[c.name]
         ]
@@ -237,7 +245,9 @@ class _Race:
         plan.jobs = [*self.tuning, *self.defaults]
         plan.write()
         distinct = len({c.key for c in contenders})
-        self.total = len({j.id for j in plan.jobs}) + distinct * seeds
+        self.tunable = {c.key for c in contenders if tables[c.name]}
+        later = len(self.tunable) * len(self.later)
+        self.total = len({j.id for j in plan.jobs}) + later + distinct * seeds
         self.done = 0
         self.begun: list[str] = []
 
@@ -250,6 +260,10 @@ class _Race:
         if exclusive:
             self.total += len({c.key for c in self.contenders}) * len(self.seeds)
         self._run(self.tuning, interrupt)
+        for trial in self.later:
+            if interrupt.asked:
+                return
+            self._run(self._ask(trial), interrupt)
         if interrupt.asked:
             return
         best = {c.name: self._best(c) for c in self.contenders}
@@ -270,13 +284,35 @@ class _Race:
 
     def _best(self, contender: Contender) -> dict[str, Any]:
         """The best trial's values; the defaults where there is no trial that finished."""
+        trials, results = self._tried(contender)
+        best = tune.best_trial(*results)
+        return dict(trials[best].values) if best is not None else contender.default_values()
+
+    def _tried(self, contender: Contender) -> tuple[list[Job], tuple[list[Any], str, list[int]]]:
+        """The trials of a method, and what they are judged by: results, goal and steps."""
         trials = [j for j in self.tuning if j.method == contender.name]
         ends = [read(self.plan.directory, j.id) for j in trials]
         metric = self.problem.facts["metric"]
         finals = [lines[-1]["final"].get(metric) if lines else None for lines in ends]
         steps = [lines[-1]["steps"] if lines else 0 for lines in ends]
-        best = tune.best_trial(finals, self.problem.facts["goal"], steps)
-        return dict(trials[best].values) if best is not None else contender.default_values()
+        return trials, (finals, self.problem.facts["goal"], steps)
+
+    def _ask(self, trial: int) -> list[Job]:
+        """Adaptive tuning: the next trial of every method; a point that was tried is not run."""
+        asked = []
+        for c in self.contenders:
+            if c.key in self.tunable:
+                trials, results = self._tried(c)
+                points = [j.at for j in trials]
+                at, values = adaptively.next_trial(c, points, tune.ranks(*results))
+                asked.append(self._job(c, "tune", TUNING_SEED, values, trial, at))
+        tried = {j.id for j in self.tuning}
+        new = {j.id: j for j in asked if j.id not in tried}
+        self.total += len(new) - len(self.tunable)
+        self.tuning += asked
+        self.plan.jobs = [*self.tuning, *self.defaults]
+        self.plan.write()
+        return list(new.values())
 
     def _run(self, jobs: Sequence[Job], interrupt: Interrupt) -> None:
         """Run what is not finished of `jobs`, stage after stage."""

@@ -53,13 +53,14 @@ def command(plan: Plan, problem: Problem) -> str:
     asked = plan.asked
     specs = [method["spec"] for method in asked["methods"]]
     options = {k: asked[k] for k in ("budget", "trials", "points", "reference", "margin")}
+    options["adaptive"] = asked["adaptive"]["name"] if plan.adaptive else None
     if problem.source is None or asked["points"] != 30:
         given = {**options, "seeds": plan.seeds}
         told = ", ".join(f"{k}={v!r}" for k, v in given.items() if v is not None)
         what = "problem" if problem.source is None else repr(problem.source)
         return f"thalweg.compare({what}, {specs!r}, {told})"
     words = ["thalweg", "compare", problem.source, *specs]
-    for name in ("budget", "trials", "reference", "margin"):
+    for name in ("budget", "trials", "adaptive", "reference", "margin"):
         if options[name] is not None:
             words += [f"--{name}", str(options[name])]
     return shlex.join([*words, "--seeds", str(plan.seeds)])
@@ -73,9 +74,13 @@ def source_of(problem: Problem) -> str | None:
         return None
 
 
-def all_versions(contenders: Sequence[Contender]) -> dict[str, str]:
-    """Versions of Python, of what computes, and of the packages the methods are from."""
+def all_versions(
+    contenders: Sequence[Contender], sampler: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Versions of Python, of what computes, of the packages the methods and trials are from."""
     found = {"python": platform.python_version(), **versions()}
+    if sampler is not None:
+        found[sampler["name"]] = sampler["version"]
     others = {c.target.__module__.split(".", 1)[0] for c in contenders} - {"torch", "thalweg"}
     for package in ["numpy", "scipy", *sorted(others)]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

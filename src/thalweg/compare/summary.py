@@ -140,7 +140,7 @@ def summary(
             "threads": 1,
             "backend": how["backend"],
             "exclusive": how["exclusive"],
-            "adaptive": False,
+            "adaptive": plan.adaptive,
         },
         "progress": {
             "done": len(runs),
@@ -157,7 +157,7 @@ def summary(
         "failures": failures(plan, problem, runs),
         "reproduce": {
             "command": command(plan, problem),
-            "versions": all_versions(contenders),
+            "versions": all_versions(contenders, plan.asked.get("adaptive")),
             "hardware": hardware(facts),
             "seeds": list(range(1, plan.seeds + 1)),
             "tuning_seeds": [TUNING_SEED],
@@ -187,7 +187,12 @@ def _method(
     tuned = dict(stages["measure"][0].values) if stages["measure"] else {}
     finished = [t["validation"] for t in trials]
     best = tune.best_trial(finished, facts["goal"], [t["steps"] for t in trials])
-    every = best is not None and all(t["status"] != "missing" for t in trials)
+    every = (
+        best is not None
+        and len(trials) == plan.asked["trials"]
+        and all(t["status"] != "missing" for t in trials)
+    )
+    curve = _best_so_far if plan.adaptive else _tuning_curve
     cost_runs = [runs[row["id"]][-1] for row in measured]
     return {
         "name": contender.name,
@@ -205,7 +210,7 @@ def _method(
         if every
         else [],
         "trials": [t for t in trials if t["status"] != "missing"],
-        "tuning_curve": _tuning_curve(finished, facts["goal"]) if every else _no_curve(),
+        "tuning_curve": curve(finished, facts["goal"]) if every else _no_curve(),
         "runs": measured,
         "default_runs": defaults,
         "cost": _cost(cost_runs, plan.baseline_ms),
@@ -255,6 +260,16 @@ def _tuning_curve(validation: Sequence[float | None], goal: str) -> dict[str, An
         "k": list(range(1, len(values) + 1)),
         "median": _finite_list(statistics.tuning_curve_median(values, goal=goal)),  # type: ignore[arg-type]
         "expected": _finite_list(statistics.tuning_curve(values, goal=goal)),  # type: ignore[arg-type]
+    }
+
+
+def _best_so_far(validation: Sequence[float | None], goal: str) -> dict[str, Any]:
+    """For trials that know the earlier ones: they have one order, and no mean over orders."""
+    places = [tune.best_trial(validation[:k], goal) for k in range(1, len(validation) + 1)]
+    return {
+        "k": list(range(1, len(validation) + 1)),
+        "median": [None if place is None else validation[place] for place in places],
+        "expected": [],
     }
 
 

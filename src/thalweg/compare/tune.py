@@ -1,4 +1,4 @@
-"""Tuning: the same number of points for every method, drawn before anything runs."""
+"""Tuning: the same number of points for every method, drawn before anything runs by default."""
 
 from __future__ import annotations
 
@@ -72,12 +72,35 @@ def best_trial(
     >>> best_trial([1e-8, None, 1e-8], "min", [40, 7, 25])
     2
     """
-    finished = [i for i, v in enumerate(validation) if v is not None and math.isfinite(v)]
-    if not finished:
-        return None
+    keys = _keys(validation, goal, steps)
+    best = min(range(len(keys)), key=keys.__getitem__, default=None)
+    return best if best is not None and math.isfinite(keys[best][0]) else None
+
+
+def ranks(
+    validation: Sequence[float | None], goal: str, steps: Sequence[int] | None = None
+) -> list[int]:
+    """How many trials are better than each; those that did not finish share the last place.
+
+    Examples
+    --------
+    >>> ranks([1e-8, None, 1e-8, 3.0, math.nan], "min", [40, 7, 25, 40, 7])
+    [1, 3, 0, 2, 3]
+    """
+    keys = _keys(validation, goal, steps)
+    return [sum(other < key for other in keys) for key in keys]
+
+
+def _keys(
+    validation: Sequence[float | None], goal: str, steps: Sequence[int] | None
+) -> list[tuple[float, int]]:
+    """What trials are ordered by, the best first."""
     sign = 1.0 if goal == "min" else -1.0
     taken = steps if steps is not None else [0] * len(validation)
-    return min(finished, key=lambda i: (sign * validation[i], taken[i]))  # type: ignore[operator]
+    return [
+        (sign * v, t) if v is not None and math.isfinite(v) else (math.inf, 0)
+        for v, t in zip(validation, taken, strict=True)
+    ]
 
 
 def edges(
@@ -95,14 +118,17 @@ def edges(
         Index of the best one.
     """
     found = []
+    # So close to the end is the outermost of as many Sobol points; adaptive ones may lie elsewhere.
+    reach = 0.5 ** math.floor(math.log2(max(1, len(points))))
     for i, (name, axis) in enumerate(space.items()):
         if isinstance(axis, Choice) or len(points) < 3:
             continue
         column = [float(point[i]) for point in points]
         # One minus log-uniform falls while u rises.
         rising = axis.at(0.0) < axis.at(1.0)
-        for outermost, low in ((min(column), rising), (max(column), not rising)):
-            if column[best] == outermost:
+        first, last = min(column), max(column)
+        for outermost, gap, low in ((first, first, rising), (last, 1 - last, not rising)):
+            if column[best] == outermost and gap <= reach:
                 value = _rounded(axis, axis.at(column[best]))
                 found.append({"axis": name, "side": "low" if low else "high", "value": value})
     return found

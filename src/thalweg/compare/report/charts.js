@@ -205,7 +205,7 @@ const tuningChart = () => {
     const { colour, dash, marker } = look(index), curve = race.methods[index].tuning_curve;
     return {
       x: curve.k, y: curve.median, type: "scatter", mode: "lines+markers", name: plain(race.methods[index].name), meta: "tuning", line: { color: colour, width: 2, dash }, marker: { symbol: marker, color: colour, size: 6.5, line: { width: 0 } },
-      text: curve.expected.map((v) => (v === null ? "mean infinite" : `mean ${show(v)}`)), hovertemplate: "<b>%{fullData.name}</b><br>after %{x} trials: %{y:.4g} (%{text})<extra></extra>",
+      text: curve.expected.map((v) => (v === null ? "mean infinite" : `mean ${show(v)}`)), hovertemplate: "<b>%{fullData.name}</b><br>after %{x} trials: %{y:.4g}" + (curve.expected.length ? " (%{text})" : "") + "<extra></extra>",
     };
   });
   return { traces, layout: layoutOf({ xaxis: axisStyle("trials", { tick0: 0, dtick: Math.ceil(Math.max(1, ...indices.map((index) => race.methods[index].tuning_curve.k.length)) / 12), showgrid: false, showline: true, ticks: "outside" }), yaxis: valueAxis(`best ${race.labels.validation}`, seen, log) }) };
