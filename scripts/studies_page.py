@@ -5,7 +5,8 @@
 
 takes from RUNS, a directory with one run a study, the result and the figure of each to
 docs/images/studies/, and writes the page anew from all that are there: studies that were not run
-again stay. Without RUNS the page is only written anew.
+again stay. Without RUNS the page is only written anew. Where the text of a study is no longer the
+one that was run (by the hash of its file that `run_study` keeps), the page says so.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from thalweg.cli.study import numbers_of
+from thalweg.studies import discover
+from thalweg.studies.run import code_of
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -34,6 +38,11 @@ hold" does not say that the paper is wrong.
 an hour on one core (`--scale smoke` in less), without any download. Rows, result and figure are
 kept.
 """
+
+EARLIER = (
+    "This record is of an earlier text of the study: its file has changed since the run, so that\n"
+    "the command need not give the same rows."
+)
 
 
 def main(arguments: Sequence[str], docs: Path = DOCS) -> None:
@@ -116,7 +125,15 @@ def section(result: dict[str, Any]) -> str:
         command += f" --seed {result['seed']}"
     versions = ", ".join(f"{key} {result['versions'][key]}" for key in ("thalweg", "torch"))
     lines += ["```bash", command, "```", "", f"{result['rows']:,} rows; {versions}.", ""]
+    if result.get("code") != codes().get(name):
+        lines += [EARLIER, ""]
     return "\n".join(lines)
+
+
+@cache
+def codes() -> dict[str, str]:
+    """The hash of each study's file as it is now."""
+    return {name: code_of(study) for name, study in discover().items()}
 
 
 def row(part: dict[str, Any]) -> str:

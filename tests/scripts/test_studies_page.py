@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from thalweg.studies import discover
+from thalweg.studies.run import code_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,6 +88,14 @@ def test_what_was_not_run_again_stays(pages: ModuleType, tmp_path: Path) -> None
     (tmp_path / "docs/images/studies/other.json").write_text('{"schema": "another record"}')
     pages.main([], tmp_path / "docs")
     assert (tmp_path / "docs/studies.md").read_text() == text
+
+
+def test_a_record_of_an_earlier_text_is_named(pages: ModuleType, tmp_path: Path) -> None:
+    study = discover()["lr-perceptron"]
+    for code, earlier in ((code_of(study), False), ("0123456789abcdef", True)):
+        a_run(tmp_path / code, study.name, code=code)
+        pages.main([str(tmp_path / code)], tmp_path / "docs")
+        assert (pages.EARLIER in (tmp_path / "docs/studies.md").read_text()) is earlier
 
 
 def test_no_runs_at_all(pages: ModuleType, tmp_path: Path) -> None:

@@ -139,13 +139,25 @@ def draw(study: Study, rows: Sequence[Row], directory: Path) -> None:
         figure.savefig(directory / "figure.svg", bbox_inches="tight", metadata={"Date": None})
 
 
+def code_of(study: Study) -> str:
+    """The hash of a study's file, by which a result tells which text of the study made it.
+
+    Examples
+    --------
+    >>> from thalweg.studies import find
+    >>> len(code_of(find("rates")))
+    16
+    """
+    return hashlib.sha256(Path(study.source).read_bytes()).hexdigest()[:16]
+
+
 def _begin(study: Study, directory: Path, scale: Scale, seed: int) -> dict[str, Any]:
     """The result so far: found in the directory, or a new one without a verdict."""
     identity = {
         "study": study.name,
         "scale": scale,
         "seed": seed,
-        "code": hashlib.sha256(Path(study.source).read_bytes()).hexdigest()[:16],
+        "code": code_of(study),
     }
     path = directory / RESULT
     if path.exists():
