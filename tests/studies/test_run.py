@@ -13,7 +13,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from thalweg.studies.run import OtherRunError, as_json, run_study
+from thalweg.studies.run import OtherRunError, as_json, code_of, run_study
 from thalweg.studies.study import (
     Claim,
     Part,
@@ -86,6 +86,54 @@ def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
         yield {}
 
     assert run_study(study(never), tmp_path, scale="smoke") == first
+
+
+def test_a_finished_run_is_drawn_anew(tmp_path: Path) -> None:
+    run_study(study(), tmp_path, scale="smoke")
+    drawn = (tmp_path / "figure.png").read_bytes()
+    (tmp_path / "figure.png").write_bytes(b"of an earlier text")
+    run_study(study(), tmp_path, scale="smoke")
+    assert (tmp_path / "figure.png").read_bytes() == drawn
+
+
+TEXT = '''"""A study."""
+
+LIMIT = 2
+
+
+def verdict(rows):
+    """Holds above the limit."""
+    return rows > LIMIT
+
+
+def figure(rows):
+    """The rows."""
+    return rows
+'''
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "counts"),
+    [
+        ("A study.", "A study\nof two lines.", False),
+        ("Holds above", "Holds, says the rule, above", False),
+        ('    """Holds above the limit."""\n', "", False),
+        ("The rows.", "The rows, drawn.", False),
+        ("return rows\n", "axes = rows\n    return axes\n", False),
+        ("\n\n\n", "\n\n", False),
+        ("LIMIT = 2", "LIMIT = 3", True),
+        ("rows > LIMIT", "rows < LIMIT", True),
+        ("def figure", "def picture", True),
+        ('    """Holds above the limit."""\n', '    rows = """not said of it"""\n', True),
+    ],
+)
+def test_what_counts_as_another_text(tmp_path: Path, before: str, after: str, counts: bool) -> None:
+    codes = []
+    for name, text in (("one.py", TEXT), ("other.py", TEXT.replace(before, after))):
+        (tmp_path / name).write_text(text)
+        codes.append(code_of(study(source=str(tmp_path / name))))
+    assert before in TEXT
+    assert (codes[0] != codes[1]) is counts
 
 
 @pytest.mark.parametrize("cut", [0, 1, 7])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import math
@@ -42,7 +43,7 @@ def run_study(
 
     ``rows.jsonl`` grows row by row, so a run that was killed goes on from the rows it has. At the
     end ``result.json``, ``figure.png`` and ``figure.svg`` are written. A finished run is not
-    repeated: its result is returned.
+    repeated: its figure is drawn anew, and its result is returned.
 
     Parameters
     ----------
@@ -81,6 +82,7 @@ def run_study(
     directory.mkdir(parents=True, exist_ok=True)
     result = _begin(study, directory, scale, seed)
     if result["verdict"] is not None:
+        draw(study, _kept_rows(directory / ROWS), directory)
         return result
     began = time.perf_counter()
     kept = len(_kept_rows(directory / ROWS))
@@ -142,13 +144,41 @@ def draw(study: Study, rows: Sequence[Row], directory: Path) -> None:
 def code_of(study: Study) -> str:
     """The hash of a study's file, by which a result tells which text of the study made it.
 
+    Docstrings and the function `figure` do not count: neither rows nor verdict depend on them, and
+    figures are drawn anew from rows that are there. Nor do blank lines.
+
     Examples
     --------
     >>> from thalweg.studies import find
     >>> len(code_of(find("rates")))
     16
     """
-    return hashlib.sha256(Path(study.source).read_bytes()).hexdigest()[:16]
+    text = Path(study.source).read_text(encoding="utf-8")
+    left_out = _lines_of_docstrings_and_figure(text)
+    lines = [
+        line.rstrip()
+        for number, line in enumerate(text.splitlines(), start=1)
+        if number not in left_out and line.strip()
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _lines_of_docstrings_and_figure(text: str) -> set[int]:
+    # line numbers, not the tree itself: how a tree is printed depends on the version of Python
+    module, found = ast.parse(text), set[int]()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
+            ast.get_docstring(node, clean=False) is not None
+        ):
+            found |= _lines(node.body[0])
+    for statement in module.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "figure":
+            found |= _lines(statement)
+    return found
+
+
+def _lines(statement: ast.stmt) -> set[int]:
+    return set(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
 
 
 def _begin(study: Study, directory: Path, scale: Scale, seed: int) -> dict[str, Any]:
