@@ -51,27 +51,20 @@ def test_the_word_follows_the_cells(made: list[Row], word: Word) -> None:
     assert study.verdict(made).word is word
 
 
-def test_sharpness_and_slope_of_a_quadratic() -> None:
-    h = torch.tensor([1000.0] + [1.0] * 99, dtype=torch.float64)
-    x = torch.ones(100, dtype=torch.float64, requires_grad=True)
-    gradient, sign = study.directional_sharpness(
-        lambda: 0.5 * (h * x * x).sum(), [x], [[h.clone()], [h.sign()]]
-    )
-    assert gradient.sharpness == pytest.approx(999.9, abs=0.01)
-    assert sign.sharpness == pytest.approx(10.99, abs=1e-9)
-    assert sign.slope == pytest.approx(1099 / 10)
-    assert sign.slope**2 / (2 * sign.sharpness) == pytest.approx(549.5)
-
-
-def test_the_corpus_follows_its_chain() -> None:
-    tokens = study.corpus(400, seed=1)
-    assert tokens.shape == (400, study.LENGTH + 1)
-    assert torch.equal(tokens, study.corpus(400, seed=1))
-    chain = study._chain()
-    assert torch.allclose(chain.sum(1), torch.ones(study.TOKENS))
-    taken = chain[tokens[:, :-1], tokens[:, 1:]].log().mean()
-    uniform = chain.log().mean()
-    assert taken > uniform + 1.0
+@pytest.mark.parametrize("model", ["transformer", "MLP"])
+def test_what_is_measured_is_that_of_the_batch(model: str) -> None:
+    run = study.Trajectory(model, 2, seed=3)
+    v = [torch.randn_like(p) for p in run.params]
+    (along,) = run.along(1, [v])
+    # the fast kernels of attention have no second derivative
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        g = torch.autograd.grad(run.loss(1), run.params, create_graph=True)
+    slope = torch.stack([(a * b).sum() for a, b in zip(g, v, strict=True)]).sum()
+    hv, slope = torch.autograd.grad(slope, run.params), slope.detach()
+    square = float(sum((a * a).sum() for a in v))
+    curvature = float(sum((a * b).sum() for a, b in zip(v, hv, strict=True)))
+    assert along.slope / along.norm == pytest.approx(float(slope) / square**0.5, rel=1e-4)
+    assert along.sharpness == pytest.approx(curvature / square, rel=1e-4)
 
 
 def test_both_trajectories_start_alike_and_see_the_same_batches() -> None:

@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from thalweg.core.problem import Training
+from thalweg.curvature import Objective
+from thalweg.curvature.directional import DirectionalSharpness, directional
 from thalweg.data.models import CharacterTransformer, mlp
 from thalweg.optim import SGD, Adam, clip_coordinates_
 from thalweg.optim.adam import adam_direction
 from thalweg.studies.intervals import above, mean_interval
+from thalweg.studies.markov_corpus import LENGTH, TOKENS, corpus
 from thalweg.studies.networks import Tuned, digits, rows_of_steps, tune
 from thalweg.studies.study import COLOURS, Claim, Part, Row, Scale, Verdict, Word
 
@@ -43,7 +47,7 @@ PATHS = tuple(GRIDS)
 DIRECTIONS = ("gradient", "Adam", "clipped")
 #: Share of the coordinates that are clipped.
 FRACTION = 0.1
-BATCH, TOKENS, LENGTH = 32, 64, 32
+BATCH = 32
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
@@ -66,27 +70,24 @@ _SIZES: dict[str, Size] = {
 # ---------------------------------------------------------------- what is trained on
 
 
-@cache
-def _chain() -> Tensor:
-    """Transition probabilities of the corpus: sparse rows, mixed 0.9 / 0.1 with Zipf's law."""
-    generator = np.random.default_rng(0)
-    rows = generator.dirichlet(np.full(TOKENS, 0.05), size=TOKENS)
-    zipf = 1 / np.arange(1, TOKENS + 1)
-    return torch.from_numpy(0.9 * rows + 0.1 * zipf / zipf.sum()).float()
-
-
-def corpus(sequences: int, seed: int) -> Tensor:
-    """Sequences of one Markov chain of order 1, shape (sequences, 33): inputs and next tokens."""
-    generator = torch.Generator().manual_seed(seed)
-    chain = _chain()
-    tokens = [torch.randint(TOKENS, (sequences,), generator=generator)]
-    for _ in range(LENGTH):
-        tokens.append(torch.multinomial(chain[tokens[-1]], 1, generator=generator)[:, 0])
-    return torch.stack(tokens, dim=1)
-
-
 class Trajectory:
-    """A model, and the loss of each step's batch: the same for every optimizer with this seed."""
+    """A model and the batch of each step: the same for every optimizer with this seed.
+
+    Parameters
+    ----------
+    model
+        ``"transformer"`` (2 blocks, on the Markov corpus) or ``"MLP"`` (on digits).
+    steps
+        How many batches of 32 there are.
+    seed
+        Of the model's start and of the batches.
+
+    Examples
+    --------
+    >>> run = Trajectory("MLP", steps=3, seed=0)
+    >>> run.loss(0).shape, len(run.params)
+    (torch.Size([]), 4)
+    """
 
     def __init__(self, model: str, steps: int, seed: int) -> None:
         torch.manual_seed(seed)
@@ -104,11 +105,27 @@ class Trajectory:
 
     @property
     def params(self) -> list[Tensor]:
+        """The model's parameters, in its order."""
         return list(self.model.parameters())
 
     def loss(self, step: int) -> Tensor:
-        x, y = self.batches[step]
-        return functional.cross_entropy(self.model(x).flatten(0, -2), y.flatten())
+        """Mean cross-entropy of this step's batch, a scalar with its graph."""
+        return self.training(step).batch_loss(self.batches[step])
+
+    def training(self, step: int) -> Training:
+        """This step's batch as all of the data, as instruments take it."""
+        return Training(self.model, _cross_entropy, [self.batches[step]])
+
+    def along(
+        self, step: int, directions: Sequence[Sequence[Tensor]]
+    ) -> list[DirectionalSharpness]:
+        """Slope and curvature of the step's loss along each direction, at the parameters now."""
+        objective = Objective(self.training(step))
+        return [directional(objective, objective.flatten(v)) for v in directions]
+
+
+def _cross_entropy(logits: Tensor, classes: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.flatten(0, -2), classes.flatten())
 
 
 def _optimizer(path: str, params: Sequence[Tensor], lr: float) -> torch.optim.Optimizer:
@@ -120,36 +137,9 @@ def _optimizer(path: str, params: Sequence[Tensor], lr: float) -> torch.optim.Op
 # ---------------------------------------------------------------- what is measured
 
 
-class Along(NamedTuple):
-    r"""Sharpness :math:`v^T H v / \|v\|^2` and slope :math:`\langle g, v\rangle / \|v\|`."""
-
-    sharpness: float
-    slope: float
-
-
-def directional_sharpness(
-    loss: Callable[[], Tensor], params: Sequence[Tensor], directions: Sequence[Sequence[Tensor]]
-) -> list[Along]:
-    """Curvature and slope along each direction, by one Hessian-vector product each."""
-    # the fast kernels of attention have no second derivative
-    with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
-        g = torch.autograd.grad(loss(), params, create_graph=True)
-        found = []
-        for v in directions:
-            hv = torch.autograd.grad(_inner(g, v), params, retain_graph=True)
-            square = float(_inner(v, v))
-            slope = float(_inner(g, v).detach()) / math.sqrt(square)
-            found.append(Along(float(_inner(v, hv)) / square, slope))
-    return found
-
-
-def _inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    return torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum()
-
-
 def _follow(
     model: str, path: str, lr: float, steps: Sequence[int], seed: int
-) -> tuple[list[dict[str, Along]], float]:
+) -> tuple[list[dict[str, DirectionalSharpness]], float]:
     """What each direction meets at the given steps of a trajectory, and its last mean loss."""
     run = Trajectory(model, max(steps), seed)
     params = run.params
@@ -171,7 +161,7 @@ def _follow(
             clipped = [g.clone() for g in gradients]
             clip_coordinates_(clipped, FRACTION)
             directions = (gradients, [u for u, _, _ in moved], clipped)
-            along = directional_sharpness(partial(run.loss, k - 1), params, directions)
+            along = run.along(k - 1, [[u.detach() for u in v] for v in directions])
             measured.append(dict(zip(DIRECTIONS, along, strict=True)))
         optimizer.step()
     return measured, float(np.mean(history[-max(1, len(history) // 6) :]))
@@ -214,7 +204,7 @@ def _rows(
     """The rows of one trajectory, which is followed when the first of them is wanted."""
 
     @cache
-    def followed() -> tuple[list[dict[str, Along]], float]:
+    def followed() -> tuple[list[dict[str, DirectionalSharpness]], float]:
         return _follow(model, path, tuned().value, steps, seed)
 
     def row(i: int, direction: str) -> Row:
@@ -223,7 +213,7 @@ def _rows(
         return {
             "model": model, "path": path, "lr": tuned().value, "edge": tuned().edge,
             "seed": seed, "step": steps[i], "early": i == 0, "direction": direction,
-            "sharpness": along.sharpness, "slope": along.slope, "last_loss": loss,
+            "sharpness": along.sharpness, "slope": along.slope / along.norm, "last_loss": loss,
         }  # fmt: skip
 
     for i in range(len(steps)):
