@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -67,3 +69,17 @@ def test_smoke() -> None:
     assert any(r.get("reached") for r in found)
     assert study.verdict(found).word is Word.INCONCLUSIVE  # one depth
     assert len(study.figure(found).axes) == 2
+
+
+@pytest.mark.parametrize("winner", [0.002, 0.06, 2.0])
+def test_the_tuned_step_is_that_of_networks_trained_to_the_end(
+    winner: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(depth: int, normalized: bool, lr: float, seed: int, epochs: int) -> Iterator[Any]:
+        needed = 5 + int(10 * abs(math.log(lr / winner)))
+        for check in range(1, 81):
+            yield check, 0.04 if check >= needed else 1.0, None
+
+    monkeypatch.setattr(study, "trained", trained)
+    tuned = study._tuned(1, True, study.SIZES["laptop"])
+    assert tuned == (winner, winner in (study.GRID[0], study.GRID[-1]))

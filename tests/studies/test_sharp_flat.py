@@ -94,3 +94,19 @@ def test_smoke() -> None:
     assert parts[1].effect is not None and 1.5 < parts[1].effect < 2.1  # towards alpha^2
     assert parts[2].word is Word.HOLDS
     assert len(study.figure(found).axes) == 3
+
+
+@pytest.mark.parametrize("winner", [0.05, 0.4, 1.6])
+def test_the_fastest_step_is_that_of_runs_followed_to_the_end(
+    winner: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = {lr: 100 + int(300 * abs(math.log(lr / winner))) for lr in study.GRIDS["small"]}
+
+    def trained_to(
+        target: float, hidden: object, steps: int, seeds: object, batch: int, lr: float
+    ) -> list[tuple[None, int]]:
+        return [(None, needed[lr] if needed[lr] <= steps else 0)]
+
+    monkeypatch.setattr(study, "trained_to", trained_to)
+    tuned = study._fastest("small", study.SIZES["laptop"])
+    assert tuned == (winner, winner in (study.GRIDS["small"][0], study.GRIDS["small"][-1]))
