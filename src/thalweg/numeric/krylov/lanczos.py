@@ -80,8 +80,8 @@ class Lanczos:
 
     References
     ----------
-    Parlett, "The Symmetric Eigenvalue Problem", SIAM 1998, ch. 6.9 ("twice is enough") and 13; Golub & Underwood, "The block
-    Lanczos method for computing eigenvalues", 1977.
+    Parlett, "The Symmetric Eigenvalue Problem", SIAM 1998, ch. 6.9 ("twice is enough") and 13;
+    Golub & Underwood, "The block Lanczos method for computing eigenvalues", 1977.
     """
 
     def __init__(self, start: Tensor, capacity: int = 0) -> None:
