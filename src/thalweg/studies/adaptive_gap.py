@@ -281,7 +281,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         )
     tuning.set(title="Digits, noisy labels: tuning", xlabel="step size")
     tuning.set_ylabel("validation error (%)")
-    tuning.legend(fontsize="small")
+    tuning.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     errors = [
         100 * column(where(rows, experiment="digits", method=method), "test_error")
         for method in METHODS

@@ -206,7 +206,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         axes.axhline(0.5, color="#999999", lw=0.8)
         axes.set_xlabel("share of right differences, in units of sqrt(log n / (n m))")
         axes.set_title(f"{'mn'[axis]} = {kept}")
-        axes.legend(loc="upper left")
+        axes.legend(loc="lower right")
         if axis == 0:
             axes.set_ylabel("share of draws with all shifts right")
     return drawn

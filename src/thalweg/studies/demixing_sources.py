@@ -224,6 +224,7 @@ def figure(rows: Sequence[Row]) -> Figure:
             )
         axes.axhline(0.5, color="#999999", lw=0.8)
         axes.set_xlabel("sources, each of two factors of length 10")
+        axes.set_xticks(numbers, [f"{number:.0f}" for number in numbers])
         axes.set_title(f"{m} measurements")
     panels[0].set_ylabel(f"share taken apart to {NEAR:g}, in the steps allowed")
     panels[0].legend()

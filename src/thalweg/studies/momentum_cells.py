@@ -83,11 +83,13 @@ class DigitRows:
         return x.unflatten(-1, (-1, self.features)), y.unsqueeze(-1)
 
     def batches(self, seeds: Sequence[int]) -> Iterator[Batch]:
+        """The steps of the training: 128 images each, every seed's own shuffled epochs."""
         x, y = self.data.train
         for chosen in rows_of_steps(len(x), 128, self.steps, seeds):
             yield self._batch(x[chosen], y[chosen])
 
     def measured(self, seeds: int, *, held_out: bool) -> Batch:
+        """All test images, or all training images: the same for each of so many seeds."""
         x, y = self.data.test if held_out else self.data.train
         return self._batch(x.expand(seeds, *x.shape), y.expand(seeds, *y.shape))
 
@@ -113,10 +115,12 @@ class Copy:
         return nn.functional.one_hot(codes, SYMBOLS + 1).float(), symbols
 
     def batches(self, seeds: Sequence[int]) -> Iterator[Batch]:
+        """The steps of the training: 64 new sequences each, every seed's own."""
         for step in range(self.steps):
             yield self._batch(64, [10_000 * s + step for s in seeds])
 
     def measured(self, seeds: int, *, held_out: bool) -> Batch:
+        """512 sequences, others if held out, that are the same for each of so many seeds."""
         x, y = self._batch(512, [2**40 + held_out])
         return x.expand(seeds, *x.shape[1:]), y.expand(seeds, *y.shape[1:])
 
@@ -133,6 +137,7 @@ class Reader(nn.Module):
         self.readout = nn.Linear(HIDDEN, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Logits (sequences, time, classes) from inputs (sequences, time, features)."""
         return self.readout(self.layer(x)[0])
 
 
@@ -274,6 +279,7 @@ def verdict(rows: Sequence[Row]) -> Verdict:
 def figure(rows: Sequence[Row]) -> Figure:
     """Loss during training on both tasks."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     drawn = Figure(figsize=(9, 3.8), layout="constrained")
     axes = drawn.subplots(1, 2)
@@ -295,5 +301,8 @@ def figure(rows: Sequence[Row]) -> Figure:
                     label=f"{method} (learning rate {lr:g})")  # fmt: skip
         ax.set(title=title, xlabel="share of the training (%)", ylabel="training loss (nats)",
                yscale="log")  # fmt: skip
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.legend(fontsize=8)
     return drawn

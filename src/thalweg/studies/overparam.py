@@ -299,14 +299,14 @@ def figure(rows: Sequence[Row]) -> Figure:
     bound, labels = where(rows, experiment="bound"), where(rows, experiment="labels")
     widths = sorted({int(r["m"]) for r in bound})
     seed = bound[0]["seed"]  # one data set for all widths, so that there is one bound
+    longest = np.arange(0)
     for m, colour in zip(widths, COLOURS, strict=False):
         row = where(bound, m=m, seed=seed)[0]
         steps = sorted(int(k[7:]) for k in row if k.startswith("square_"))
         values = [max(float(row[f"square_{t}"]) / float(row["square_0"]), 1e-32) for t in steps]
         left.plot(steps, values, color=colour, label=f"m = {m:,}")
-        if m == widths[0]:
-            limit = np.exp(float(row["rate_bound"]) * np.array(steps))
-            left.plot(steps, limit, "k--", label="bound")
+        longest = max(longest, np.array(steps), key=len)
+    left.plot(longest, np.exp(float(row["rate_bound"]) * longest), "k--", label="bound")
     left.set(yscale="log", xlabel="step", ylabel="loss / loss at the start",
              title="Gradient descent, seed 0")  # fmt: skip
     left.legend(fontsize=8)

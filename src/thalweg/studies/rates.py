@@ -275,8 +275,8 @@ def figure(rows: Sequence[Row]) -> Figure:
     """The three rates and the floor, one panel each."""
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(15, 3.8), layout="constrained")
-    smooth, growth, linear, floor = drawn.subplots(1, 4)
+    drawn = Figure(figsize=(10, 7.2), layout="constrained")
+    smooth, growth, linear, floor = drawn.subplots(2, 2).flat
     horizons = np.unique(column(where(rows, experiment="smooth"), "horizon"))
     means = _table(rows, "smooth", "gradient_square", "horizon").mean(0)
     smooth.loglog(horizons, means, "o-", color=COLOURS[0], label="SGD, step 1 / (L sqrt N)")

@@ -286,5 +286,5 @@ def figure(rows: Sequence[Row]) -> Figure:
         axes.set(yscale="log", xlabel="number of saddles d", title=f"L = {L:g}, gamma = 1",
                  xticks=sorted({int(r["d"]) for r in where(rows, L=L)}))  # fmt: skip
     panels[0].set_ylabel("steps until the last saddle is left\n(triangles: at least)")
-    panels[0].legend()
+    panels[0].legend(loc="upper left")
     return drawn

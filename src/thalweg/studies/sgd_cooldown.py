@@ -226,6 +226,7 @@ def figure(rows: Sequence[Row]) -> Figure:
         )
     rate.set(title="Rate near the minimum", xlabel="step k", ylabel="mean of f - f*")
     rate.xaxis.set_minor_formatter(NullFormatter())  # less than a decade: labels would overlap
+    rate.set_xticks([k[0], k[-1]], [f"{k[0]:,.0f}", f"{k[-1]:,.0f}"])
     rate.legend(title="slope", fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     ours = where(rows, experiment="cool-down")
     cuts = sorted({int(row["cut"]) for row in ours if row["cut"] != row["epochs"]})

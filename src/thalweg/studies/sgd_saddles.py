@@ -218,8 +218,9 @@ def figure(rows: Sequence[Row]) -> Figure:
     sgd = where(rows, method="SGD", start="saddle")
     smallest = 0.5 / float(column(sgd, "runs").max())
     for axes, p in zip(panels, EXPONENTS, strict=True):
-        for c, colour, marker in zip(FACTORS, COLOURS, "osD", strict=False):
+        for i, (c, colour, marker) in enumerate(zip(FACTORS, COLOURS, "osD", strict=False)):
             arm = where(sgd, p=p, c=c)
+            beside = 1.12 ** (i - 1)  # equal shares would hide each other
             shares = [max(_share(row), smallest) for row in arm]
             limits = [_interval(row) for row in arm]
             errors = [
@@ -230,9 +231,8 @@ def figure(rows: Sequence[Row]) -> Figure:
                 [high - share for share, (_, high) in zip(shares, limits, strict=True)],
             ]
             label = f"SGD, c = {c:g}"
-            axes.errorbar(
-                column(arm, "k"), shares, errors, fmt=f"{marker}-", color=colour, label=label
-            )
+            k = column(arm, "k") * beside
+            axes.errorbar(k, shares, errors, fmt=f"{marker}-", color=colour, label=label)
         gd = where(rows, method="GD", start="saddle")
         axes.plot(column(gd, "k"), [1.0] * len(gd), "--", color=COLOURS[6], label="GD")
         axes.axhline(smallest, color=COLOURS[7], linewidth=0.8, linestyle=":")

@@ -97,7 +97,7 @@ def figure(rows: Sequence[Row]) -> Figure:
     """Mean correlation against the number of measurements, with its 95 % interval."""
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(6, 4), layout="constrained")
+    drawn = Figure(figsize=(8, 4), layout="constrained")
     axes = drawn.subplots()
     ratios = sorted({int(row["ratio"]) for row in rows})
     for kind, colour, marker in zip(reversed(ORDER), COLOURS, "osD^v", strict=False):
@@ -105,13 +105,14 @@ def figure(rows: Sequence[Row]) -> Figure:
         means = [float(sample.mean()) for sample in samples]
         half = [mean - mean_interval(s)[0] for mean, s in zip(means, samples, strict=True)]
         dashed = "--" if kind == "plain" else "-"
+        name = "Mondelli and Montanari" if kind == "mm" else kind
         axes.errorbar(
-            ratios, means, half, color=colour, marker=marker, ls=dashed, capsize=3, label=kind
+            ratios, means, half, color=colour, marker=marker, ls=dashed, capsize=3, label=name
         )
     axes.set_xlabel("measurements per unknown, m / n")
     axes.set_ylabel("correlation with the signal")
     axes.set_title("Spectral initializers of phase retrieval")
     axes.set_xticks(ratios)
     axes.set_ylim(None, 1)
-    axes.legend(title="weights")
+    axes.legend(title="weights", loc="center left", bbox_to_anchor=(1, 0.5))
     return drawn
