@@ -76,7 +76,7 @@ def test_the_tuned_step_is_that_of_networks_trained_to_the_end(
     winner: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trained(depth: int, normalized: bool, lr: float, seed: int, epochs: int) -> Iterator[Any]:
-        needed = 5 + int(10 * abs(math.log(lr / winner)))
+        needed = 40 + int(4 * abs(math.log(lr / winner)))
         for check in range(1, 81):
             yield check, 0.04 if check >= needed else 1.0, None
 

@@ -70,7 +70,7 @@ def test_a_transformer_is_trained_towards_the_loss_of_the_chain() -> None:
         study._transformer_losses("AdamW", 0.01, 16, examples, [0], "test")[0]
         for examples in (16, 512)
     )
-    assert 0 < end < start - 0.1
+    assert 0 < end < start - 0.1 < math.log(study.TOKENS)
 
 
 def test_the_order_of_sequences_is_of_the_seed_alone() -> None:
