@@ -113,3 +113,15 @@ def test_the_page_is_that_of_the_results_beside_it(pages: ModuleType) -> None:
     for result in results:
         assert result["study"] in discover()
         assert (images / f"{result['study']}.png").exists()
+
+
+#: Records that are not run again yet with the text their study has now; the page says so too.
+OF_AN_EARLIER_TEXT: set[str] = {"kronecker-snr", "overparam"}
+
+
+def test_the_other_records_are_of_the_text_the_study_has_now(pages: ModuleType) -> None:
+    """Fails where a study was changed: run it again, or name it above and write the page anew."""
+    results = pages.results_in(ROOT / "docs/images/studies")
+    now = {name: code_of(study) for name, study in discover().items()}
+    earlier = {r["study"] for r in results if r["code"] != now[r["study"]]}
+    assert earlier == OF_AN_EARLIER_TEXT
