@@ -151,6 +151,12 @@ def odd_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "odd_methods"
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_inspected_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a race is inspected unasked depends on times: a test that wants it says so."""
+    monkeypatch.setattr("thalweg.compare.ending.SHARE", 0.0)
+
+
 TIMES = {
     "seconds", "evaluation_seconds", "compile_seconds", "job_seconds", "ms_per_step",
     "ratio_to_fused_adamw",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from thalweg.compare import Race, compare
 from thalweg.compare import race as module
 from thalweg.compare.end_points import TRACE_PRODUCTS
-from thalweg.compare.ending import ASKED, MOST, Endings, barrier
+from thalweg.compare.ending import ASKED, MOST, SHARE, Endings, barrier
 from thalweg.compare.plan import Budget, Job, Plan
 from thalweg.compare.price import CHECKS, FRESH, Price
 from thalweg.compare.problems import Problem, load
@@ -141,7 +141,7 @@ def test_a_cheap_inspection_is_made_unasked(
 def test_the_products_of_a_certificate_are_decided_once(race: Callable[..., Race]) -> None:
     asked = race(inspect=True)
     budget = asked.summary["ending"]["budget"]
-    assert budget >= ASKED
+    assert budget == ASKED  # nothing was affordable
     assert {kept["budget"] for kept in certificates(asked).values()} == {budget}
     plan = json.loads((asked.directory / "plan.json").read_text())
     assert plan["products"] == budget and plan["inspects"] is True
@@ -157,9 +157,11 @@ def test_the_limit_is_a_share_of_the_race(
     saved = json.loads((found.directory / "plan.json").read_text())
     plan.jobs = [Job(**job) for job in saved["jobs"]]
     endings = Endings(plan, load(line), {})
+    monkeypatch.setattr("thalweg.compare.ending.SHARE", SHARE)
     monkeypatch.setattr("thalweg.compare.ending.measured_price", lambda _: price)
     price = Price(product=0.0, fresh=0.0, gradient=0.0)
     assert endings._affordable(1, elapsed=3600.0) == MOST
+    assert SHARE == 0.2
     # 0.2 x 1000 s for two certificates on two workers: a product of 1 s leaves 200 and what is
     # made around them
     price = Price(product=1.0, fresh=0.0, gradient=0.0)

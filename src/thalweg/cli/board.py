@@ -127,11 +127,13 @@ def sparkline(values: Sequence[float | None]) -> str:
     # Losses differ by factors: equal heights for equal factors.
     scale = math.log if finite and min(finite) > 0 else float
     low, high = (scale(min(finite)), scale(max(finite))) if finite else (0.0, 0.0)
+    largest = max(abs(low), abs(high)) or 1.0  # the difference itself may be infinite
+    width = high / largest - low / largest
 
     def bar(value: float | None) -> str:
         if value is None or not math.isfinite(value):
             return "×"
-        share = (scale(value) - low) / (high - low) if high > low else 0.0
+        share = (scale(value) / largest - low / largest) / width if width > 0 else 0.0
         return BARS[round(share * (len(BARS) - 1))]
 
     return "".join(map(bar, values))

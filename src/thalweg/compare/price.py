@@ -108,7 +108,7 @@ def affordable(
     --------
     >>> price = Price(product=0.01, fresh=0.01, gradient=0.0)
     >>> affordable(price, [0.0, 0.0], 2, 1.0, 8, 400), affordable(price, [0.0], 1, 0.1, 8, 400)
-    (48, None)
+    (71, None)
     """
 
     def fits(products: int) -> bool:

@@ -139,7 +139,10 @@ def keskar(
     start = 0.1 * (2 * torch.rand(len(bound), generator=generator, dtype=torch.float64) - 1)
     search = minimize(
         negative, start.numpy(), jac=True, method="L-BFGS-B", bounds=Bounds(-1.0, 1.0),
-        options={"maxiter": int(iterations), "ftol": 0.0, "gtol": 0.0},
+        options={
+            "maxiter": int(iterations), "ftol": 0.0, "gtol": 0.0,
+            "maxcor": min(10, int(iterations)),  # as many pairs as there can be
+        },
     )  # fmt: skip
     return Sharpness(
         100 * (best[0] - f) / (1 + f), eps, best[1], None, None, evaluations, int(search.nit)
