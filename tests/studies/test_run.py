@@ -71,6 +71,14 @@ def test_what_a_run_writes(tmp_path: Path) -> None:
     assert "<svg" in (directory / "figure.svg").read_text()
 
 
+@pytest.mark.parametrize(("pairs", "said"), [(None, ""), (1, ""), (2, "with 2 pairs")])
+def test_power_is_told_where_there_is_a_spread(pairs: int | None, said: str) -> None:
+    part = Part("last > 1", Word.HOLDS, 2.0, None)
+    power = as_json(Verdict.all_of([part], sentence="Up.", pairs=pairs))["power"]
+    assert power.startswith(said)
+    assert bool(power) == bool(said)
+
+
 def test_figures_are_the_same_bytes_again(tmp_path: Path) -> None:
     for name in ("a", "b"):
         run_study(study(), tmp_path / name, scale="smoke")

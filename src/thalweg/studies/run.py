@@ -123,11 +123,12 @@ def as_json(verdict: Verdict) -> dict[str, Any]:
         }
         for part in verdict.parts
     ]
+    pairs = verdict.pairs  # of one there is no spread
     return {
         "word": verdict.word.value,
         "sentence": verdict.sentence,
         "parts": parts,
-        "power": "" if verdict.pairs is None else power_sentence(verdict.pairs),
+        "power": "" if pairs is None or pairs < 2 else power_sentence(pairs),
     }
 
 
