@@ -217,6 +217,9 @@ def inspect(
     if certificate.gradient_norm > 0:
         descent = ledger.measured("Along the gradient", lambda s: _descent(objective, s))
     sharp = ledger.measured("Sharpness", lambda s: measure.sharpness(objective, budget, s, seed))
+    too_large = measure.too_large_for_keskar(objective.d)
+    if too_large is not None:
+        ledger.skipped["Sharpness of Keskar et al."] = too_large
     slices = _slices(objective, certificate, ends, ledger, budget, seed)
     return Inspection(
         name=name or training.name,
