@@ -238,7 +238,8 @@ def worst_case(
         return scale * objective.hvp(scale * v, x)
 
     THT = as_operator(scaled_product, objective.d, x.dtype, x.device)
-    ends = extreme_eigenvalues(THT, generator=generator)
+    room = max(2**30, 8 * x.nbytes)  # for the basis; beyond it restarts are made
+    ends = extreme_eigenvalues(THT, memory=room, generator=generator)
     top = ends.vectors[:, -1]
     directions = [T * g, top, -top]
     for _ in range(int(restarts)):
