@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from thalweg.cli.board import BARS, Board, Shown, duration, line, sparkline
+from thalweg.cli.board import BARS, Board, duration, line, shown, sparkline
 
 
 def job(method: str, **event: Any) -> dict[str, Any]:
@@ -109,15 +109,15 @@ def test_line(event: dict[str, Any], expected: str) -> None:
 
 def test_plain_lines_where_there_is_no_terminal() -> None:
     stream = io.StringIO()
-    with Shown(stream) as shown:
-        shown(job("adam", validation=0.5, done=1))
+    with shown(stream) as display:
+        display(job("adam", validation=0.5, done=1))
     assert stream.getvalue() == "[1/8] tuning adam: 0.5\n"
 
 
 def test_quiet_shows_nothing() -> None:
     stream = io.StringIO()
-    with Shown(stream, quiet=True) as shown:
-        shown(job("adam", validation=0.5, done=1))
+    with shown(stream, quiet=True) as display:
+        display(job("adam", validation=0.5, done=1))
     assert stream.getvalue() == ""
 
 
@@ -125,8 +125,8 @@ def test_a_live_table_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Console, "is_terminal", property(lambda self: True))
     monkeypatch.setenv("TERM", "xterm")
     stream = io.StringIO()
-    with Shown(stream) as shown:
-        shown(job("adam", validation=0.5, done=1))
+    with shown(stream) as display:
+        display(job("adam", validation=0.5, done=1))
     text = stream.getvalue()
     assert "best so far" in text
     assert "0.5" in text

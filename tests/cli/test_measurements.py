@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from thalweg import Training
-from thalweg.cli.measurements import Measurements, Shown, line
+from thalweg.cli.measurements import Measurements, line, shown
 from thalweg.inspect import inspect
 
 
@@ -60,17 +60,17 @@ def test_line(told: dict[str, Any], expected: str) -> None:
 
 def test_lines_only_of_what_is_over_where_there_is_no_terminal() -> None:
     stream = io.StringIO()
-    with Shown(stream) as shown:
+    with shown(stream) as display:
         for kind in ("begun", "products", "ended"):
-            shown(event(kind, products=8))
+            display(event(kind, products=8))
     assert stream.getvalue() == "[40/60] Trace: 8 products (0.00 s)\n"
 
 
 def test_quiet_shows_warnings_alone() -> None:
     stream = io.StringIO()
-    with Shown(stream, quiet=True) as shown:
-        shown(event("ended"))
-        shown.tell("thalweg: warning: [x]")
+    with shown(stream, quiet=True) as display:
+        display(event("ended"))
+        display.tell("thalweg: warning: [x]")
     assert stream.getvalue() == "thalweg: warning: [x]\n"
 
 
@@ -78,9 +78,9 @@ def test_a_live_table_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Console, "is_terminal", property(lambda self: True))
     monkeypatch.setenv("TERM", "xterm")
     stream = io.StringIO()
-    with Shown(stream) as shown:
-        shown(event("ended", products=8))
-        shown.tell("thalweg: warning: [x]")
+    with shown(stream) as display:
+        display(event("ended", products=8))
+        display.tell("thalweg: warning: [x]")
     text = stream.getvalue()
     assert "40 of 60 products" in text and "[40/60]" not in text
     assert "thalweg: warning: [x]" in text

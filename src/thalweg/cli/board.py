@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+from thalweg.cli.shown import Event, Shown
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-Event = Mapping[str, Any]
 
 BARS = "▁▂▃▄▅▆▇█"
 STAGES = {
@@ -175,46 +175,6 @@ def line(event: Event) -> str:
     return f"[{done}/{total}] {stage} {event.get('method')}{which}: {told}{reason}{seconds}"
 
 
-class Shown:
-    """A context that shows a race on a stream; call it with each event.
-
-    Parameters
-    ----------
-    stream
-        Where to; a live table if it is a terminal.
-    quiet
-        Show nothing.
-    """
-
-    def __init__(self, stream: TextIO, quiet: bool = False) -> None:
-        from rich.console import Console
-
-        self.quiet = quiet
-        self.stream = stream
-        self.board = Board()
-        self.console = Console(file=stream)
-        self._live: Any = None
-
-    def __enter__(self) -> Shown:
-        if not self.quiet and self.console.is_terminal:
-            from rich.live import Live
-
-            # Redrawn by the clock, and not by events: a thousand short runs cost no more than one.
-            self._live = Live(
-                console=self.console,
-                get_renderable=self.board.table,
-                refresh_per_second=4,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
-        return self
-
-    def __call__(self, event: Event) -> None:
-        self.board.update(event)
-        if self._live is None and not self.quiet:
-            print(line(event), file=self.stream, flush=True)
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+def shown(stream: TextIO, quiet: bool = False) -> Shown:
+    """A context that shows a race on a stream; call it with each event."""
+    return Shown(stream, Board(), line, quiet)

@@ -147,7 +147,7 @@ def compare(
     if scheduler is not None and backend == "loky":
         raise stop(f"--scheduler needs --backend dask or ray, got {scheduler!r} with loky")
 
-    from thalweg.cli.board import Shown
+    from thalweg.cli.board import shown
     from thalweg.cli.streams import stdout_kept_clean
 
     with told_in_one_sentence(), stdout_kept_clean(as_json) as (out, progress):
@@ -159,7 +159,7 @@ def compare(
 
         from thalweg.compare import compare as race_methods
 
-        with Shown(progress, quiet=quiet) as shown:
+        with shown(progress, quiet) as told:
             race = race_methods(
                 problem,
                 methods or None,
@@ -176,7 +176,7 @@ def compare(
                 exclusive=exclusive,
                 inspect=inspect,
                 single_file=single_file,
-                on_event=shown,
+                on_event=told,
             )
         if as_json:
             from thalweg.cli.streams import as_strict_json

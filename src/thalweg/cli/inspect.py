@@ -85,17 +85,17 @@ def inspect(
 
     Exit codes: 0 done, 2 bad input, 130 interrupted.
     """
-    from thalweg.cli.measurements import Shown
+    from thalweg.cli.measurements import shown
     from thalweg.cli.streams import as_strict_json, stdout_kept_clean
 
     folder = out or Path(f"inspect-{_file_name(problem)}")
     if folder.exists() and not folder.is_dir():
         raise stop(f"--out must be a folder, got {str(folder)!r}, which is a file")
-    with told_in_one_sentence(), stdout_kept_clean(as_json) as (shown, _):
+    with told_in_one_sentence(), stdout_kept_clean(as_json) as (out_stream, _):
         training, name = _training(problem, checkpoint, seed)
         with (
             _interruption_told(),
-            Shown(sys.stderr, quiet=quiet) as progress,
+            shown(sys.stderr, quiet) as progress,
             _warnings_told(progress.tell),
         ):
             found = _inspected(
@@ -108,13 +108,13 @@ def inspect(
                 on_event=progress,
             )
         if as_json and out is None:
-            print(as_strict_json(found.to_dict()), file=shown)
+            print(as_strict_json(found.to_dict()), file=out_stream)
             return
         try:
             page = found.write(folder, single_file=single_file, command=_command())
         except OSError as error:
             raise stop(f"cannot write to {str(folder)!r}: {error.strerror or error}") from None
-        print(as_strict_json(found.to_dict()) if as_json else _told(found, page), file=shown)
+        print(as_strict_json(found.to_dict()) if as_json else _told(found, page), file=out_stream)
 
 
 def _training(problem: str, checkpoint: Path | None, seed: int) -> tuple[Training, str]:

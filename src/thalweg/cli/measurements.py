@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
+
+from thalweg.cli.shown import Event, Shown
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-Event = Mapping[str, Any]
 
 
 @dataclass
@@ -62,8 +62,8 @@ class Measurements:
         return f"{last['spent']:,} of {last['budget']:,} products, {elapsed:.0f} s"
 
 
-def line(event: Event) -> str:
-    """A measurement that is over, as a line of plain text.
+def line(event: Event) -> str | None:
+    """A measurement that is over, as a line of plain text; None of one that is not.
 
     Examples
     --------
@@ -71,6 +71,8 @@ def line(event: Event) -> str:
     ...       "seconds": 0.5, "spent": 1412, "budget": 3000})
     '[1412/3000] Trace: 60 products (0.50 s)'
     """
+    if event["kind"] not in ("ended", "skipped"):
+        return None
     parts = [
         f"{event[what]:,} {what if event[what] != 1 else one}"
         for what, one in (("products", "product"), ("passes", "pass"))
@@ -82,53 +84,6 @@ def line(event: Event) -> str:
     return f"[{spent}/{total}] {event['measurement']}: {told} ({event['seconds']:.2f} s)"
 
 
-class Shown:
-    """A context that shows an inspection on a stream; call it with each event.
-
-    Parameters
-    ----------
-    stream
-        Where to; a live table if it is a terminal.
-    quiet
-        Show nothing.
-    """
-
-    def __init__(self, stream: TextIO, quiet: bool = False) -> None:
-        from rich.console import Console
-
-        self.quiet = quiet
-        self.stream = stream
-        self.measurements = Measurements()
-        self.console = Console(file=stream)
-        self._live: Any = None
-
-    def __enter__(self) -> Shown:
-        if not self.quiet and self.console.is_terminal:
-            from rich.live import Live
-
-            # Redrawn by the clock: the seconds move while one long measurement runs.
-            self._live = Live(
-                console=self.console,
-                get_renderable=self.measurements.table,
-                refresh_per_second=4,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()
-        return self
-
-    def __call__(self, event: Event) -> None:
-        self.measurements.update(event)
-        if self._live is None and not self.quiet and event["kind"] in ("ended", "skipped"):
-            print(line(event), file=self.stream, flush=True)
-
-    def tell(self, message: str) -> None:
-        """A line of its own, above a live table; it is shown even if quiet."""
-        if self._live is not None:
-            self.console.print(message, markup=False, highlight=False)
-        else:
-            print(message, file=self.stream, flush=True)
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+def shown(stream: TextIO, quiet: bool = False) -> Shown:
+    """A context that shows an inspection on a stream; call it with each event."""
+    return Shown(stream, Measurements(), line, quiet)

@@ -45,6 +45,7 @@ def _piece(tensors: list[Tensor], n_whole: int, start: int, size: int) -> list[T
 
 
 def compiled_update(loop: Compiled, scalars: Tensor, n_whole: int, tensors: list[Tensor]) -> None:
+    """Run `loop` on (p, g, state, inputs, extra), the last `n_whole` apart."""
     size = tensors[0].numel()
     if size <= COMPILED_PIECE:
         loop(tensors, scalars)
@@ -60,6 +61,13 @@ def compiled(
     numbers: Mapping[str, float],
     tensors: Sequence[Tensor],
 ) -> Compiled:
+    """`update` for tensors of these formats, compiled at its first use; `key` identifies it.
+
+    Raises
+    ------
+    RuntimeError
+        If it asks for shapes: flat memory has none.
+    """
     kind = tuple(t.dtype for t in tensors)
     p = tensors[0]
     full = (key, counts, tuple(numbers), kind, p.dim(), p.device, torch.get_num_threads())

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from thalweg.optim.engine.batches import flattened, packable
@@ -44,7 +45,7 @@ class PairSums:
         for s, g in pairs:
             if local(s).numel():
                 small = packable(s) and packable(g)
-                kind = (small, _in_rows(s), s.dtype, g.dtype, s.device)
+                kind = (small, torch.get_num_threads(), _in_rows(s), s.dtype, g.dtype, s.device)
                 kinds.setdefault(kind, []).append((s, g))
         for kind, members in kinds.items():
             if kind[0]:
@@ -65,9 +66,10 @@ class PairSums:
         """The calls for all pairs, if they are of one kind and nothing has changed hands."""
         if len(self._kept) != 1:
             return None
-        [((known, (*_, dtype, device)), (own, calls))] = self._kept.items()
+        [((known, (_, threads, _, _, dtype, device)), (own, calls))] = self._kept.items()
         same = (
             known is summands
+            and threads == torch.get_num_threads()
             and calls.loop.goes_by_address
             and len(own) == len(pairs)
             and all(

@@ -100,7 +100,7 @@ class Tensorwise(RuleOptimizer):
         numbers, choices = _separated(decided)
         numbers = {**hypers.numbers, **numbers}
         reports = self.reports(a, decided)
-        key = (hypers.static, tuple(choices.items()), a.g.dtype)
+        key = (hypers.static, tuple(choices.items()), a.g.dtype, torch.get_num_threads())
         calls = place.calls.get(key)
         if calls is None:
             seen = [self.seen([t]) for t in (a.p, a.g, *(a.state[slot] for slot in slots))]

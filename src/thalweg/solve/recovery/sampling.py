@@ -89,6 +89,8 @@ class Sampling:
             pattern = _csr(self._pointers, self.cols, x.U.new_ones(len(self.cols)), self.shape)
             return torch.sparse.sampled_addmm(pattern, x.U, x.V.mT, beta=0.0).values()
         together = max(1, NUMBERS_IN_CACHE // x.U[..., 0, :].numel())
+        # Rows are read one by one: a factor that lies by columns is turned once.
+        x = LowRank(x.U.contiguous(), x.V.contiguous())
         pieces = zip(self.rows.split(together), self.cols.split(together), strict=True)
         return torch.cat([_entries(x, rows, cols) for rows, cols in pieces], dim=-1)
 
