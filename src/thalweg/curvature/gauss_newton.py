@@ -78,6 +78,10 @@ class Jacobian:
             )
         )
 
+    def release(self) -> None:
+        """Let go of the graphs: there will be no more products."""
+        self.z, self._u, self._backward = [], [], []
+
 
 class OutputGraph(BatchGraph):
     """The products ``Jᵀ B J v`` of one batch, B a symmetric map in one output."""
@@ -92,10 +96,13 @@ class OutputGraph(BatchGraph):
         super().__init__(objective, together)
         self.jacobian, self.inner = jacobian, inner
 
-    def products(self, v: list[Tensor], batched: bool) -> Sequence[Tensor | None]:
+    def products(self, v: Sequence[Tensor], batched: bool) -> Sequence[Tensor | None]:
         (Jv,) = self.jacobian.times(v, batched)
         u = torch.vmap(self.inner)(Jv) if batched else self.inner(Jv)
         return self.jacobian.transposed_times([u], batched)
+
+    def release(self) -> None:
+        self.jacobian.release()
 
 
 class _AnyLoss(BatchGraph):
@@ -133,7 +140,7 @@ class _AnyLoss(BatchGraph):
                 "zero: return the outputs from the model and compute the loss from them in `loss`"
             )
 
-    def products(self, v: list[Tensor], batched: bool) -> Sequence[Tensor | None]:
+    def products(self, v: Sequence[Tensor], batched: bool) -> Sequence[Tensor | None]:
         if not self.rows:
             return [None] * len(v)
         u = [*(self.jacobian.times(v, batched) if self.jacobian else []), *v]
@@ -151,6 +158,11 @@ class _AnyLoss(BatchGraph):
         inner = [torch.zeros_like(t) if c is None else c for t, c in zip(u, curved[: self.count])]
         through = self.jacobian.transposed_times(inner, batched)
         return [b if a is None else a if b is None else a + b for a, b in zip(through, direct)]
+
+    def release(self) -> None:
+        self.gradient = []
+        if self.jacobian is not None:
+            self.jacobian.release()
 
 
 def gauss_newton_products(objective: Objective, x: Tensor) -> BatchwiseProducts:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from thalweg.curvature.objective import Objective
+from thalweg.curvature.tape import Record, record
 
 # the graph of a gradient holds about this many times what the graph of the loss holds
 _OF_THE_GRADIENT = 3
@@ -22,10 +23,16 @@ _OF_THE_GRADIENT = 3
 # digits network they are equal at 300 rows, and at 1,797 together takes 1.6 times as long)
 _SMALL = 2**18
 _TOGETHER = 16
+# a record costs about as much as three products and saves a fifth of each that follows: it is made
+# when so many vectors have been multiplied that more are likely to come
+_WORTH_RECORDING = 16
 
 
 class BatchGraph(ABC):
     """What one batch contributes to a matrix, ready to be multiplied with many vectors.
+
+    A kept graph that vectors go through one at a time is replaced by a record of what it does
+    (see `thalweg.curvature.tape`) after sixteen of them.
 
     Parameters
     ----------
@@ -39,13 +46,29 @@ class BatchGraph(ABC):
         self.objective = objective
         self.together = together
         self.kept = False  # for further products, and there is memory left for as much again
+        self._served = 0
+        self._record: Record | None = None
 
     @abstractmethod
-    def products(self, v: list[Tensor], batched: bool) -> Sequence[Tensor | None]:
+    def products(self, v: Sequence[Tensor], batched: bool) -> Sequence[Tensor | None]:
         """The products with `v`, shaped like the parameters; `batched`: a dimension in front."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go of the graph: `products` will not be called any more."""
 
     def add_products(self, V: Tensor, total: Tensor) -> None:
         """Add the product with each row of `V` to the same row of `total`."""
+        split = self.objective.split
+        for V_, total_ in zip(V.split(_TOGETHER), total.split(_TOGETHER)):
+            self._add_products(V_, total_)
+            if self._record is not None and self.together == 1:
+                self._record.add_folded(split(V_), split(total_))
+                after = self._record.pays_after
+                if after is not None and self._served >= _WORTH_RECORDING + after:
+                    self._record.fold()
+
+    def _add_products(self, V: Tensor, total: Tensor) -> None:
         start = 0
         while start < len(V):
             stop = min(start + self.together, len(V))
@@ -65,10 +88,20 @@ class BatchGraph(ABC):
     def _quietly(self, v: Tensor) -> Sequence[Tensor | None]:
         parts = self.objective.split(v)
         if v.ndim == 1:
-            return self.products(parts, batched=False)
+            return self._one(parts)
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*batching rule.*")
             return self.products(parts, batched=True)
+
+    def _one(self, v: list[Tensor]) -> Sequence[Tensor | None]:
+        if not self.kept:
+            return self.products(v, batched=False)
+        self._served += 1
+        if self._served == _WORTH_RECORDING:
+            self._record = record(lambda v: self.products(v, batched=False), v)
+            if self._record is not None and self.together == 1:
+                self.release()
+        return self.products(v, batched=False) if self._record is None else self._record(v)
 
 
 Build = Callable[[Any, float, int], BatchGraph]
@@ -102,6 +135,8 @@ class BatchwiseProducts:
     >>> class Twice(BatchGraph):
     ...     def products(self, v, batched):
     ...         return [2 * part for part in v]
+    ...     def release(self):
+    ...         pass
     >>> build = lambda batch, weight, together: Twice(objective, together)
     >>> BatchwiseProducts(objective, objective.start, build)(torch.ones(2))
     tensor([2., 2.])

@@ -12,11 +12,6 @@ from torch import Tensor
 
 from thalweg.curvature.graphs import BatchGraph, BatchwiseProducts
 from thalweg.curvature.objective import Objective
-from thalweg.curvature.tape import Linear, record
-
-# a record costs about as much as three products and saves a fifth of each that follows: it is made
-# when so many vectors have been multiplied that more are likely to come
-_WORTH_RECORDING = 16
 
 
 def hessian_products(objective: Objective, x: Tensor) -> BatchwiseProducts:
@@ -70,22 +65,10 @@ class GradientGraph(BatchGraph):
         # a gradient without a graph is constant: its rows of the Hessian are zero
         self.rows = [i for i, g in enumerate(gradient) if g.requires_grad]
         self.gradient = [gradient[i] for i in self.rows]
-        self._served = 0
-        self._recorded: Linear | None = None
 
-    def products(self, v: list[Tensor], batched: bool) -> Sequence[Tensor | None]:
+    def products(self, v: Sequence[Tensor], batched: bool) -> Sequence[Tensor | None]:
         if not self.rows:
             return [None] * len(v)
-        if batched or not self.kept:
-            return self._differentiate(v, batched)
-        self._served += 1
-        if self._served == _WORTH_RECORDING:
-            self._recorded = record(self._differentiate, v)
-            if self._recorded is not None and self.together == 1:
-                self.gradient = []  # the graph is not needed any more
-        return self._differentiate(v) if self._recorded is None else self._recorded(v)
-
-    def _differentiate(self, v: Sequence[Tensor], batched: bool = False) -> Sequence[Tensor | None]:
         return torch.autograd.grad(
             self.gradient,
             self.leaves,
@@ -94,6 +77,9 @@ class GradientGraph(BatchGraph):
             allow_unused=True,
             is_grads_batched=batched,
         )
+
+    def release(self) -> None:
+        self.gradient = []
 
 
 def forward_over_reverse(

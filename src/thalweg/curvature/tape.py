@@ -12,7 +12,8 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-aten = torch.ops.aten
+from thalweg.curvature.folding import Fold, foldings
+from thalweg.curvature.rewriting import in_least_memory, simplified
 
 Linear = Callable[[Sequence[Tensor]], Sequence[Tensor | None]]
 
@@ -24,13 +25,13 @@ _UNPREDICTABLE = {
     torch.Tag.data_dependent_output,
     torch.Tag.dynamic_output_shape,
 }
-_ZEROS = (aten.zeros_like.default, aten.new_zeros.default)
-# their results are memory nothing else looks at
-_FRESH = (aten.mm.default, aten.addmm.default, aten.addmm_.default, aten.mul.Tensor)
+# tensors of a folding may hold this many times what the record does: memory has been reserved for
+# three times what the graph of the loss holds
+_MOST_FOLDED = 2
 
 
-def record(function: Linear, like: Sequence[Tensor]) -> Linear | None:
-    r"""Return a linear function that does the same with fewer and cheaper operations, or None.
+def record(function: Linear, like: Sequence[Tensor]) -> Record | None:
+    r"""Return a record that does the same with fewer and cheaper operations, or None.
 
     A backward pass is a fixed list of operations (a Wengert list) once its graph stands. The list
     is recorded in one run and simplified: what does not depend on the arguments is computed once,
@@ -51,7 +52,7 @@ def record(function: Linear, like: Sequence[Tensor]) -> Linear | None:
 
     Returns
     -------
-    Callable or None
+    Record or None
         From arguments to the same results.
 
     Examples
@@ -69,24 +70,105 @@ def record(function: Linear, like: Sequence[Tensor]) -> Linear | None:
     machines can use less running time", IFIP 1977.
     """
     generator = torch.Generator().manual_seed(0)
-    first, second = ([_noise(t, generator) for t in like] for _ in range(2))
-    recorder = _Recorder(first)
+    first, second = (
+        [_noise(t.shape, t.dtype, t.device, generator) for t in like] for _ in range(2)
+    )
     try:
-        with recorder:
-            graph = recorder.finished(function(first))
-        if graph is None:
+        found = recorded(function, first)
+        if found is None:
             return None
-        for simplify in (_skip_zeros, _pull_transposes, _accumulate_products):
-            simplify(graph)
-            graph.eliminate_dead_code()
-        replay = _compiled(graph, recorder.constants)
+        replay = Record(*found, like)
         return replay if _agree(function(second), replay(second)) else None
     except RuntimeError:  # an operation that cannot be recorded
         return None
 
 
+def recorded(function: Linear, v: Sequence[Tensor]) -> tuple[fx.Graph, dict[str, Tensor]] | None:
+    """The simplified graph of a linear function, run on `v`, and its constants.
+
+    Examples
+    --------
+    >>> graph, constants = recorded(lambda v: [v[0] @ (2 * torch.eye(2))], [torch.ones(2, 2)])
+    >>> [node.op for node in graph.nodes]
+    ['placeholder', 'get_attr', 'call_function', 'output']
+    >>> [t.tolist() for t in constants.values()]
+    [[[2.0, 0.0], [0.0, 2.0]]]
+    """
+    recorder = _Recorder(v)
+    with recorder:
+        graph = recorder.finished(function(v))
+    if graph is None:
+        return None
+    return simplified(graph, recorder.constants), recorder.constants
+
+
+class Record:
+    """A linear function as a list of operations, which holds all it needs.
+
+    Parameters
+    ----------
+    graph
+        The operations.
+    constants
+        By the names the graph has for them.
+    like
+        Tensors of the shapes and types of the arguments.
+
+    Attributes
+    ----------
+    pays_after
+        The number of products that save what `fold` costs; None if there is nothing to fold.
+    """
+
+    def __init__(
+        self, graph: fx.Graph, constants: dict[str, Tensor], like: Sequence[Tensor]
+    ) -> None:
+        self._like = [(t.shape, t.dtype, t.device) for t in like]
+        self._run, held = _compiled(graph, constants)
+        self._folds: list[tuple[Fold, Tensor]] = []
+        self._folding = foldings(graph, constants)
+        if self._folding is not None and self._folding.entries > _MOST_FOLDED * held:
+            self._folding = None
+        self._constants = constants if self._folding is not None else {}
+
+    @property
+    def pays_after(self) -> int | None:
+        return None if self._folding is None else self._folding.pays_after
+
+    def __call__(self, v: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """The results; once `fold` has been called, without what `add_folded` adds."""
+        return self._run(v)
+
+    def fold(self) -> None:
+        """Do the sums over rows of the data once that are the same for all products."""
+        if self._folding is None:
+            return
+        folding, constants = self._folding, self._constants
+        self._folding, self._constants = None, {}
+        part = Record.__new__(Record)
+        part._run, _ = _compiled(folding.graph, constants)
+        part._folds = list(zip(folding.folds, folding.tensors(), strict=True))
+        generator = torch.Generator().manual_seed(2)
+        v = [_noise(*like, generator) for like in self._like]
+        want, got = self._run(v), part(v)
+        total = [v[0].new_zeros(0) if t is None else t[None].clone() for t in got]
+        part.add_folded([x[None] for x in v], total)
+        if _agree(want, [None if w is None else t[0] for w, t in zip(want, total)]):
+            self._run, self._folds = part._run, part._folds
+
+    @torch.no_grad()
+    def add_folded(self, V: Sequence[Tensor], total: Sequence[Tensor]) -> None:
+        """Add to the results in `total` what is folded, of the arguments `V` of many vectors."""
+        for fold, T in self._folds:
+            fold.add(T, V, total)
+
+
 class _Recorder(TorchDispatchMode):
     """Writes down every operation that depends on the inputs."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # what skips it imports it first, for most of a second
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
@@ -150,83 +232,30 @@ def _out_of_place(func: Any) -> Any:
     return getattr(plain, func._overloadname, None) if name.endswith("_") else None
 
 
-def _skip_zeros(graph: fx.Graph) -> None:
-    """``x + 0`` is x."""
-    for node in graph.nodes:
-        if _is_sum(node):
-            for zero, other in (node.args, node.args[::-1]):
-                if zero.target in _ZEROS and other.meta.get("like") == node.meta["like"]:
-                    node.replace_all_uses_with(other)
-                    break
-
-
-def _pull_transposes(graph: fx.Graph) -> None:
-    r""":math:`X^{TT} = X` and :math:`X^T + Y^T = (X + Y)^T`."""
-    for node in graph.nodes:
-        if node.target is aten.t.default and node.args[0].target is aten.t.default:
-            node.replace_all_uses_with(node.args[0].args[0])
-        elif _is_sum(node) and all(x.target is aten.t.default for x in node.args):
-            x, y = (part.args[0] for part in node.args)
-            if x.meta.get("like", 0) == y.meta.get("like", 1):
-                with graph.inserting_before(node):
-                    total = graph.call_function(aten.add.Tensor, (x, y))
-                    total.meta["like"] = x.meta["like"]
-                    node.replace_all_uses_with(graph.call_function(aten.t.default, (total,)))
-
-
-def _accumulate_products(graph: fx.Graph) -> None:
-    """``C + A B`` in one call, in the memory of C where nothing else needs that."""
-    for node in graph.nodes:
-        if not _is_sum(node):
-            continue
-        ways = [
-            (c, m)
-            for c, m in (node.args, node.args[::-1])
-            if m.target is aten.mm.default
-            and len(m.users) == 1
-            and c.meta.get("like") == m.meta["like"] == node.meta["like"]
-        ]
-        # the one that needs no new memory, if there is one
-        ways.sort(key=lambda way: not _is_free(way[0]))
-        if ways:
-            c, m = ways[0]
-            with graph.inserting_before(node):
-                call = aten.addmm_.default if _is_free(c) else aten.addmm.default
-                result = graph.call_function(call, (c, *m.args))
-            result.meta["like"] = node.meta["like"]
-            node.replace_all_uses_with(result)
-            graph.erase_node(node)
-            graph.erase_node(m)
-
-
-def _is_free(node: fx.Node) -> bool:
-    return node.target in _FRESH and len(node.users) == 1
-
-
-def _is_sum(node: fx.Node) -> bool:
-    two = len(node.args) == 2 and all(isinstance(x, fx.Node) for x in node.args)
-    return node.target is aten.add.Tensor and two and not node.kwargs
-
-
-def _compiled(graph: fx.Graph, constants: dict[str, Tensor]) -> Linear:
+def _compiled(graph: fx.Graph, constants: dict[str, Tensor]) -> tuple[Linear, int]:
+    """The graph as a function, and how many numbers that holds."""
+    finished = in_least_memory(graph)
     # no GraphModule: it is part of a reference cycle, and the constants would wait for the
     # garbage collector
-    code = graph.python_code("self")
+    code = finished.python_code("self")
     scope = dict(code.globals)
     exec(code.src, scope)  # what torch.fx wrote
     run = scope["forward"]
-    used = {node.target for node in graph.nodes if node.op == "get_attr"}
+    used = {node.target for node in finished.nodes if node.op == "get_attr"}
     held = SimpleNamespace(**{name: t for name, t in constants.items() if name in used})
+    sizes = {t.untyped_storage().data_ptr(): t.numel() for t in vars(held).values()}
 
     def replay(v: Sequence[Tensor]) -> Sequence[Tensor | None]:
         with torch.no_grad():
             return run(held, *v)
 
-    return replay
+    return replay, sum(sizes.values())
 
 
-def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)
+def _noise(
+    shape: torch.Size, dtype: torch.dtype, device: torch.device, generator: torch.Generator
+) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=dtype).to(device)
 
 
 def _agree(want: Sequence[Tensor | None], got: Sequence[Tensor | None]) -> bool:
