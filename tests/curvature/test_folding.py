@@ -186,6 +186,13 @@ def test_the_only_part_of_a_result_is_not_folded() -> None:
     assert found is not None and foldings(*found) is None  # nothing would be left
 
 
+def test_a_product_of_two_arguments_is_no_way() -> None:
+    X = torch.randn(400, 3)
+    v = [torch.randn(3, 3), torch.randn(3, 3)]
+    found = recorded(lambda v: [X.T @ ((X @ v[0]) * (X @ v[1])) + v[1]], v)
+    assert found is not None and foldings(*found) is None
+
+
 def test_a_wrong_tensor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     X, on = torch.randn(400, 3), torch.randn(400, 3)
     v = [torch.randn(3, 3), torch.randn(3, 3)]

@@ -120,7 +120,6 @@ def test_a_result_that_is_used_twice_stays() -> None:
     "function",
     (
         lambda v: [v[0] * float(v[0].sum())],  # looks at the values
-        lambda v: [(v[0] * v[0]).reshape(5, 1) * v[0].reshape(5, 1)],  # not linear
         lambda v: [torch.as_tensor(v[0].numpy().copy())],  # out of torch's sight
         lambda v: [torch.zeros(5).add_(v[0])],  # writes into a constant
         lambda v: [torch.stack([x := 2 * v[0], x.view(5).mul_(2)]).sum(0) + x],  # and into a view
