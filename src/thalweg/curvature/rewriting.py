@@ -32,14 +32,38 @@ _NARROW = 16
 
 
 def copy_of(graph: fx.Graph) -> fx.Graph:
-    """The same operations, in a graph of their own."""
+    """The same operations, in a graph of their own.
+
+    Examples
+    --------
+    >>> graph = fx.symbolic_trace(lambda v: v + v).graph
+    >>> [node.name for node in copy_of(graph).nodes]
+    ['v', 'add', 'output']
+    """
     copy = fx.Graph()
     copy.output(copy.graph_copy(graph, {}))
     return copy
 
 
 def simplified(graph: fx.Graph, constants: dict[str, Tensor]) -> fx.Graph:
-    """`graph` with fewer operations; new constants are put into `constants`."""
+    """Return `graph` with fewer operations, changed in place.
+
+    Parameters
+    ----------
+    graph
+        Of a linear function; its nodes know what their values are like (``meta["like"]``: shape
+        and type).
+    constants
+        By the names the graph has for them; new ones are put in.
+
+    Examples
+    --------
+    >>> from thalweg.curvature.tape import recorded
+    >>> v = [torch.ones(2, 2), torch.ones(2, 2)]
+    >>> graph, constants = recorded(lambda v: [v[0].t() + v[1].t()], v)  # simplified in there
+    >>> [n.target.__name__ for n in graph.nodes if n.op == "call_function"]
+    ['add.Tensor', 't.default']
+    """
     _write_softmax_out(graph, constants)
     for simplify in (_skip_zeros, _pull_transposes):
         simplify(graph)
@@ -48,9 +72,22 @@ def simplified(graph: fx.Graph, constants: dict[str, Tensor]) -> fx.Graph:
 
 
 def in_least_memory(graph: fx.Graph) -> fx.Graph:
-    """A copy of `graph` that writes results over what is not needed any more.
+    """Return a copy of `graph` that writes results over what is not needed any more.
 
-    Nothing else can be done with it than to run it.
+    It is to be run and not to be rewritten again.
+
+    Parameters
+    ----------
+    graph
+        As `simplified` leaves it.
+
+    Examples
+    --------
+    >>> from thalweg.curvature.tape import recorded
+    >>> A = torch.ones(2, 2)
+    >>> graph, _ = recorded(lambda v: [A @ v[0] + A @ v[1]], [A, A])
+    >>> [n.target.__name__ for n in in_least_memory(graph).nodes if n.op == "call_function"]
+    ['mm.default', 'addmm_.default']
     """
     graph = copy_of(graph)
     for rewrite in (_turn_narrow_products, _pull_transposes, _accumulate_products, _scale_in_place):

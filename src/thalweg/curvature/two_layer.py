@@ -30,6 +30,8 @@ class AtKinks(NamedTuple):
         Its own words.
     displacement
         How far the point is from lying exactly on its kinks.
+    failure
+        The probability with which negative curvature was missed (large networks).
     """
 
     verdict: Verdict
@@ -37,9 +39,12 @@ class AtKinks(NamedTuple):
     step: float
     sentence: str
     displacement: float
+    failure: float
 
 
-def verdict_at_kinks(objective: Objective) -> AtKinks | None:
+def verdict_at_kinks(
+    objective: Objective, *, budget: int = 400, failure: float = 1e-3, seed: int = 0
+) -> AtKinks | None:
     """The verdict of SOSP-Check; None unless the point is on kinks of a two-layer ReLU network.
 
     The model must be ``nn.Sequential(Linear, ReLU or LeakyReLU, Linear)``, all of it unknown, with
@@ -49,6 +54,8 @@ def verdict_at_kinks(objective: Objective) -> AtKinks | None:
     ----------
     objective
         f, at the parameters the model holds.
+    budget, failure, seed
+        For networks with more than 3,000 parameters, see `check_local_optimality`.
 
     Examples
     --------
@@ -80,11 +87,18 @@ def verdict_at_kinks(objective: Objective) -> AtKinks | None:
         y.is_floating_point() or bool((y == likelihood.ignore_index).any())
     ):
         return None
-    return _sosp_check(objective, model, X, y, likelihood)
+    return _sosp_check(objective, model, X, y, likelihood, budget, failure, seed)
 
 
 def _sosp_check(
-    objective: Objective, model: nn.Module, X: Tensor, y: Tensor, likelihood: outputs.Likelihood
+    objective: Objective,
+    model: nn.Module,
+    X: Tensor,
+    y: Tensor,
+    likelihood: outputs.Likelihood,
+    budget: int,
+    failure: float,
+    seed: int,
 ) -> AtKinks | None:
     from thalweg.curvature.relu import TwoLayerReLU, check_local_optimality
     from thalweg.curvature.relu.check import Verdict as Found
@@ -98,7 +112,9 @@ def _sosp_check(
         return None
     if not near_kinks(network, KINK).any():
         return None  # smooth here: the Hessian says it all
-    found = check_local_optimality(network, tau=KINK, polish=False)
+    found = check_local_optimality(
+        network, tau=KINK, polish=False, budget=budget, failure=failure, seed=seed
+    )
     verdict = {
         Found.DESCENT_FIRST_ORDER: Verdict.NOT_STATIONARY,
         Found.DESCENT_SECOND_ORDER: Verdict.STRICT_SADDLE,
@@ -111,4 +127,4 @@ def _sosp_check(
     if found.direction is not None and found.step is not None:
         parts = [t.reshape(-1) for t in network.tensors(found.direction)]
         direction, step = torch.cat(parts).to(objective.start), found.step.t
-    return AtKinks(verdict, direction, step, str(found), found.displacement)
+    return AtKinks(verdict, direction, step, str(found), found.displacement, found.failure)

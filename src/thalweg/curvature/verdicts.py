@@ -142,10 +142,13 @@ def minimum_test(at: CertifiedPoint, ends: Ends) -> Certificate:
 
 def at_kinks(at: CertifiedPoint) -> Certificate | None:
     """The exact test of two-layer ReLU networks, where the point lies on their kinks."""
-    found = verdict_at_kinks(at.objective)
+    asked = at.asked
+    found = verdict_at_kinks(
+        at.objective, budget=asked.budget, failure=asked.failure, seed=asked.seed
+    )
     if found is None:
         return None
-    verdict, direction, step, sentence, displacement = found
+    verdict, direction, step, sentence, displacement, failure = found
     decrease = 0.0
     if direction is not None:
         demonstrated = at.decrease(direction, step, lambda s: 0.0)
@@ -162,10 +165,11 @@ def at_kinks(at: CertifiedPoint) -> Certificate | None:
     else:
         at.assumptions.append(sentence)
     return Certificate(
-        verdict, at.loss, at.g.norm, at.g.noise, at.asked.eps, at.beta, at.objective.d,
-        bound="sosp-check", direction=direction, step=step, decrease=decrease,
+        verdict, at.loss, at.g.norm, at.g.noise, asked.eps, at.beta, at.objective.d,
+        bound="sosp-check", confidence=1 - failure, failure=failure, direction=direction,
+        step=step, decrease=decrease,
         kink_distance=displacement, piecewise=True, assumptions=tuple(at.assumptions),
-        reasons=tuple(at.reasons), seed=at.asked.seed, shapes=_shapes(at.objective),
+        reasons=tuple(at.reasons), seed=asked.seed, shapes=_shapes(at.objective),
     )  # fmt: skip
 
 

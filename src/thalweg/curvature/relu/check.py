@@ -12,7 +12,8 @@ step  paper                                       here
       then the extreme rays                       decides both
 3     equality QP, inequality QPs (T1, T2, T3)    `solve_cone_qp`, with the scaling symmetry of each
                                                   node taken out by an equality (else no live node
-                                                  would ever allow LOCAL_MINIMUM)
+                                                  would ever allow LOCAL_MINIMUM); `LargeProgram`
+                                                  beyond 3,000 parameters
 end   --                                          a descent verdict only if R really decreased
 ====  ==========================================  =================================================
 """
@@ -20,7 +21,7 @@ end   --                                          a descent verdict only if R re
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import product
 
@@ -30,13 +31,14 @@ from thalweg.core import check
 from thalweg.curvature.relu.escape import Decrease, go_down
 from thalweg.curvature.relu.expansion import Coordinates, KinkedPoint, quadratic_form
 from thalweg.curvature.relu.first_order import Kink, first_order_test
+from thalweg.curvature.relu.large import LargeProgram
 from thalweg.curvature.relu.losses import Floats
 from thalweg.curvature.relu.network import Direction, TwoLayerReLU
 from thalweg.curvature.relu.quadratic import Case, solve_cone_qp
 from thalweg.curvature.relu.snap import balance, snap, unbalance
 
 LARGEST = 3000
-"""Parameters up to which step 3 is dense linear algebra."""
+"""Parameters up to which step 3 is dense linear algebra; beyond, it is done by products."""
 
 
 class Verdict(Enum):
@@ -77,6 +79,9 @@ class ReluVerdict:
         How far snapping moved the parameters.
     dead
         Nodes inactive on all data (ReLU): a verdict of step 3 is modulo their parameters.
+    failure
+        The probability, over the start of Lanczos' method, with which a negative curvature was
+        missed; 0 where step 3 was dense, and for the descent verdicts.
     """
 
     verdict: Verdict
@@ -91,6 +96,7 @@ class ReluVerdict:
     kinks: tuple[Kink, ...] = field(default=(), repr=False)
     displacement: float = 0.0
     dead: tuple[int, ...] = ()
+    failure: float = 0.0
 
     @property
     def s_star(self) -> tuple[float, ...]:
@@ -112,6 +118,9 @@ def check_local_optimality(
     tol: float = 1e-6,
     polish: bool = True,
     max_flat: int = 14,
+    budget: int = 400,
+    failure: float = 1e-3,
+    seed: int = 0,
 ) -> ReluVerdict:
     r"""Decide exactly what kind of point this is, where autograd's Hessian does not exist.
 
@@ -131,6 +140,14 @@ def check_local_optimality(
         Newton's method on the kinks before the test (see `snap`). Default True.
     max_flat
         Flat kinks L beyond which the :math:`2^K 2^L` cases are not enumerated. Default 14.
+    budget
+        Most products of Lanczos' method, which decides step 3 of networks with more than 3,000
+        parameters, >= 1. Default 400.
+    failure
+        The probability with which its bound may fail, in (0, 1). A descent verdict is certain.
+        Default 1e-3.
+    seed
+        Of its start, >= 0. Default 0.
 
     Returns
     -------
@@ -163,6 +180,9 @@ def check_local_optimality(
     check.number("tau", tau, ge=0, lt=1)
     check.number("tol", tol, gt=0, lt=1)
     check.number("max_flat", max_flat, ge=0, integer=True)
+    check.number("budget", budget, ge=1, integer=True)
+    check.number("failure", failure, gt=0, lt=1)
+    check.number("seed", seed, ge=0, integer=True)
     snapped = snap(network, tau, polish=polish)
     at = snapped.point.network
     M = sum(len(snapped.point.kinks(k)) for k in range(len(at.W)))
@@ -176,7 +196,7 @@ def check_local_optimality(
     found = _Found(at, point, c, M, first.kinks, snapped.displacement)
     if first.direction is not None:
         return found.descent(first.direction, first.slope, 1, first.reason)
-    return _second_order(found, tol, max_flat)
+    return _second_order(found, tol, max_flat, int(budget), float(failure), int(seed))
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,24 +261,31 @@ class _Found:
         )
 
 
-def _second_order(found: _Found, tol: float, max_flat: int) -> ReluVerdict:
+def _second_order(
+    found: _Found, tol: float, max_flat: int, budget: int, failure: float, seed: int
+) -> ReluVerdict:
     """Step 3: one QP with every kink kept, and one per choice of sides of the flat ones."""
     point, dead = found.point, found.dead
     nodes = tuple(k for k in range(len(point.network.W)) if k not in dead)
     coordinates = Coordinates(point.network, nodes)
-    if coordinates.p > LARGEST:
-        reason = f"no first-order descent; step 3 has {coordinates.p} parameters, > {LARGEST}"
-        return found.verdict(Verdict.INCONCLUSIVE, reason)
     if not coordinates.p:
         return found.verdict(Verdict.LOCAL_MINIMUM, "every node is dead", dead)
+    large = None
+    if coordinates.p > LARGEST:
+        large = LargeProgram(point, coordinates, found.kinks, tol, budget, failure, seed)
     L = len(found.flat)
     skipped = max_flat < L
     strict = True
     for sides in _sides(found.flat, enumerate_all=not skipped):
-        Q = quadratic_form(point, _slopes(point, sides), coordinates)
-        E, B = _constraints(point, coordinates, found.kinks, sides)
+        J = _slopes(point, sides)
         try:
-            answer = solve_cone_qp(Q, E, B, tol)
+            if large is None:
+                Q = quadratic_form(point, J, coordinates)
+                answer = solve_cone_qp(
+                    Q, *_constraints(point, coordinates, found.kinks, sides), tol
+                )
+            else:
+                answer = large.solve(J, sides)
         except ValueError:
             reason = "the flat kinks of some node are dependent on its scaling constraint"
             return found.verdict(Verdict.INCONCLUSIVE, reason)
@@ -267,14 +294,21 @@ def _second_order(found: _Found, tol: float, max_flat: int) -> ReluVerdict:
             kept = f"leaving {len(sides)} of {found.M} kinks" if sides else "along the kinks"
             return found.descent(eta, answer.value, 2, f"negative curvature {kept}")
         strict = strict and answer.case is Case.T1
+    known = "" if large is None else f": {large.bound}"
     if skipped:
         reason = f"L = {L} flat kinks, > max_flat = {max_flat}: not enumerated"
         return found.verdict(Verdict.INCONCLUSIVE, reason)
+    if large is not None and large.unsolved:
+        reason = f"a flat kink's linear system was not solved in {budget} products{known}"
+        return found.verdict(Verdict.INCONCLUSIVE, reason)
+    failure = 0.0 if large is None else large.failure
     if strict:
-        reason = "the second order is positive on every cone"
-        return found.verdict(Verdict.LOCAL_MINIMUM, reason, dead)
-    reason = "the second order is not negative, but zero along some direction"
-    return found.verdict(Verdict.SECOND_ORDER_STATIONARY, reason, dead)
+        reason = f"the second order is positive on every cone{known}"
+        return replace(found.verdict(Verdict.LOCAL_MINIMUM, reason, dead), failure=failure)
+    reason = f"the second order is not negative, but zero along some direction{known}"
+    if failure:
+        reason = f"no direction of negative second order was found{known}"
+    return replace(found.verdict(Verdict.SECOND_ORDER_STATIONARY, reason, dead), failure=failure)
 
 
 def _sides(flat: list[Kink], *, enumerate_all: bool) -> Iterator[dict[tuple[int, int], int]]:

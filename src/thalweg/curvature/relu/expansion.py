@@ -222,3 +222,41 @@ def quadratic_form(point: KinkedPoint, J: Floats, coordinates: Coordinates) -> F
         Q[coordinates.u(j), coordinates.v(j)] += cross / 2
         Q[coordinates.v(j), coordinates.u(j)] += cross.T / 2
     return (Q + Q.T) / 2
+
+
+def quadratic_product(
+    point: KinkedPoint, J: Floats, coordinates: Coordinates, eta: Floats
+) -> Floats:
+    r"""The product :math:`Q \eta` with the matrix of `quadratic_form`, which is never made.
+
+    .. math::
+        2 Q \eta = \Bigl( \sum_i G_i, \quad
+            \sum_i \nabla\ell_i A_i^T + G_i o_i^T, \quad
+            \sum_i J_i (\Delta_2^T \nabla\ell_i + W_2^T G_i)\, \bar x_i^T \Bigr), \qquad
+        A_i = J_i (\Delta_1 x_i + \delta_1), \quad G_i = \nabla^2\ell_i\, dY_i
+
+    Parameters
+    ----------
+    point, J, coordinates
+        As for `quadratic_form`.
+    eta
+        Shape (p,).
+
+    Returns
+    -------
+    ndarray
+        Shape (p,).
+
+    Examples
+    --------
+    >>> net = TwoLayerReLU([[2.0]], None, [[3.0]], None, [[1.0]], [7.0], "mse")
+    >>> point = KinkedPoint(net, np.array([[False]]))
+    >>> quadratic_product(point, point.J, Coordinates(net, (0,)), np.array([1.0, 0.0])).tolist()
+    [2.0, 2.5]
+    """
+    network, move = point.network, coordinates.direction(eta)
+    A = J * (network.Xb @ move.v.T)
+    dY = point.o @ move.u.T + A @ network.W2.T + move.delta2
+    G = dY if network.loss == "mse" else np.einsum("iab,ib->ia", point.Hl, dY)
+    v = (J * (point.gl @ move.u + G @ network.W2)).T @ network.Xb
+    return coordinates.vector(Direction(v, point.gl.T @ A + G.T @ point.o, G.sum(axis=0))) / 2
