@@ -103,10 +103,14 @@ class Fold:
             Arguments and results with one more dimension in front.
         """
         S = torch.cat([_laid(V[begin.place], begin) for begin in self.begins], -1)
-        R = torch.bmm(S.transpose(0, 1), T.mT).transpose(0, 1)
+        R = torch.bmm(S.transpose(0, 1), T.mT)  # (k, vectors, p)
         for end, part in zip(self.ends, R.split([_width(end) for end in self.ends], -1)):
             result = total[end.place]
-            result += (part.mT if end.transposes else part).reshape(result.shape)
+            if end.transposes:  # as a matrix: that copies four times as fast
+                part = part.reshape(len(T), -1).t().contiguous()
+            else:
+                part = part.transpose(0, 1)
+            result += part.reshape(result.shape)
 
 
 @dataclass(frozen=True)

@@ -59,14 +59,23 @@ class BatchGraph(ABC):
 
     def add_products(self, V: Tensor, total: Tensor) -> None:
         """Add the product with each row of `V` to the same row of `total`."""
-        split = self.objective.split
         for V_, total_ in zip(V.split(_TOGETHER), total.split(_TOGETHER)):
-            self._add_products(V_, total_)
-            if self._record is not None and self.together == 1:
-                self._record.add_folded(split(V_), split(total_))
-                after = self._record.pays_after
-                if after is not None and self._served >= _WORTH_RECORDING + after:
-                    self._record.fold()
+            if self._record is None or self.together > 1:
+                self._add_products(V_, total_)
+            else:
+                self._replay(self._record, V_, total_)
+
+    def _replay(self, record: Record, V: Tensor, total: Tensor) -> None:
+        arguments, results = self.objective.split(V), self.objective.split(total)
+        vectors = zip(*(t.unbind() for t in arguments))
+        for v, parts in zip(vectors, zip(*(t.unbind() for t in results))):
+            found = [(part, p) for part, p in zip(parts, record(v)) if p is not None]
+            torch._foreach_add_([part for part, _ in found], [product for _, product in found])
+        record.add_folded(arguments, results)
+        self._served += len(V)
+        after = record.pays_after
+        if after is not None and self._served >= _WORTH_RECORDING + after:
+            record.fold()
 
     def _add_products(self, V: Tensor, total: Tensor) -> None:
         start = 0
@@ -94,14 +103,15 @@ class BatchGraph(ABC):
             return self.products(parts, batched=True)
 
     def _one(self, v: list[Tensor]) -> Sequence[Tensor | None]:
-        if not self.kept:
-            return self.products(v, batched=False)
-        self._served += 1
+        if self._record is not None:
+            return self._record(v)
+        self._served += self.kept
         if self._served == _WORTH_RECORDING:
             self._record = record(lambda v: self.products(v, batched=False), v)
             if self._record is not None and self.together == 1:
                 self.release()
-        return self.products(v, batched=False) if self._record is None else self._record(v)
+                return self._record(v)
+        return self.products(v, batched=False)
 
 
 Build = Callable[[Any, float, int], BatchGraph]

@@ -25,7 +25,13 @@ ENTRYWISE = (
 )
 _ZEROS = (aten.zeros_like.default, aten.new_zeros.default)
 # their results are memory nothing else looks at
-_FRESH = (aten.mm.default, aten.addmm.default, aten.addmm_.default, aten.mul.Tensor)
+_FRESH = (
+    aten.mm.default,
+    aten.addmm.default,
+    aten.addmm_.default,
+    aten.add_.Tensor,
+    aten.mul.Tensor,
+)
 # a product with fewer columns takes half the time as the transpose of a product with as few rows
 # (measured with MKL, 2 to 15 columns, both precisions)
 _NARROW = 16
@@ -90,7 +96,14 @@ def in_least_memory(graph: fx.Graph) -> fx.Graph:
     ['mm.default', 'addmm_.default']
     """
     graph = copy_of(graph)
-    for rewrite in (_turn_narrow_products, _pull_transposes, _accumulate_products, _scale_in_place):
+    rewrites = (
+        _turn_narrow_products,
+        _pull_transposes,
+        _put_products_first,
+        _accumulate,
+        _scale_in_place,
+    )
+    for rewrite in rewrites:
         rewrite(graph)
         graph.eliminate_dead_code()
     return graph
@@ -201,28 +214,64 @@ def _pull_transposes(graph: fx.Graph) -> None:
                 node.replace_all_uses_with(result)
 
 
-def _accumulate_products(graph: fx.Graph) -> None:
-    """``C + A B`` in one call, in the memory of C where nothing else needs that."""
-    for node in graph.nodes:
-        if not is_sum(node):
+def _put_products_first(graph: fx.Graph) -> None:
+    """``A B + C D + c``: new memory is written by a product, and read when it is added to."""
+    for node in list(graph.nodes):
+        if any(node in _own_parts(user) for user in node.users):
+            continue  # inside of a larger sum
+        parts = list(_own_terms(node))
+        ordered = sorted(parts, key=lambda x: x.target is not aten.mm.default)
+        if ordered == parts:
+            continue
+        total = ordered[0]
+        with graph.inserting_before(node):
+            for part in ordered[1:]:
+                total = graph.call_function(aten.add.Tensor, (total, part))
+                total.meta["like"] = node.meta["like"]
+        node.replace_all_uses_with(total)
+
+
+def _own_terms(node: fx.Node) -> Iterator[fx.Node]:
+    """What `node` is the sum of, by way of sums that nothing else reads."""
+    parts = _own_parts(node)
+    if not parts:
+        yield node
+    for part in parts:
+        yield from _own_terms(part) if len(part.users) == 1 else (part,)
+
+
+def _own_parts(node: fx.Node) -> list[fx.Node]:
+    alike = is_sum(node) and all(x.meta.get("like") == node.meta["like"] for x in inputs(node))
+    return inputs(node) if alike else []
+
+
+def _accumulate(graph: fx.Graph) -> None:
+    """``C + A B`` in one call, and sums in the memory of a term nothing else needs."""
+    for node in list(graph.nodes):
+        parts = _own_parts(node)
+        if not parts:
             continue
         ways = [
             (c, m)
-            for c, m in (node.args, node.args[::-1])
-            if m.target is aten.mm.default
-            and len(m.users) == 1
-            and c.meta.get("like") == m.meta["like"] == node.meta["like"]
+            for c, m in (parts, parts[::-1])
+            if m.target is aten.mm.default and len(m.users) == 1
         ]
-        # the one that needs no new memory, if there is one
-        ways.sort(key=lambda way: not _is_free(way[0]))
-        if ways:
-            c, m = ways[0]
-            with graph.inserting_before(node):
+        ways.sort(key=lambda way: not _is_free(way[0]))  # first what needs no new memory
+        with graph.inserting_before(node):
+            if ways:
+                c, m = ways[0]
                 call = aten.addmm_.default if _is_free(c) else aten.addmm.default
                 result = graph.call_function(call, (c, *m.args))
-            result.meta["like"] = node.meta["like"]
-            node.replace_all_uses_with(result)
-            graph.erase_node(node)
+            elif any(map(_is_free, parts)):
+                result = graph.call_function(
+                    aten.add_.Tensor, tuple(sorted(parts, key=lambda x: not _is_free(x)))
+                )
+            else:
+                continue
+        result.meta["like"] = node.meta["like"]
+        node.replace_all_uses_with(result)
+        graph.erase_node(node)
+        if ways:
             graph.erase_node(m)
 
 
