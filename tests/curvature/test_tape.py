@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -164,7 +166,7 @@ def test_a_record_is_gone_with_its_operator(monkeypatch: pytest.MonkeyPatch) -> 
         H @ V
     (graph,) = H._product._kept  # type: ignore[attr-defined]
     assert graph._record is not None and graph.gradient == []
-    held = graph._record._run.__closure__[0].cell_contents
+    held = graph._record._run.held
     references = [weakref.ref(t) for t in vars(held).values()]
     assert references
     gc.disable()
@@ -184,3 +186,31 @@ def test_vectors_and_blocks_in_turn() -> None:
         torch.testing.assert_close(H @ V[:, 0], want[:, 0])
     torch.testing.assert_close(H @ V, want)
     torch.testing.assert_close(H @ V[:, 1], want[:, 1])
+
+
+def test_narrow_products_and_softmax() -> None:
+    torch.manual_seed(0)
+    batch = (torch.randn(40, 3), torch.randint(3, (40,)))
+    graph = graph_of(relu_network(), functional.cross_entropy, batch)
+    v = graph.objective.split(torch.randn(graph.objective.d))
+    replay = record(lambda v: graph.products(v, False), v)
+    assert replay is not None
+    seen = Operations()
+    with seen:
+        got = replay(v)
+    assert "_log_softmax_backward_data" not in seen.names and "sub" in seen.names
+    for a, b in zip(got, graph.products(v, False), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_compiler_of_torch_is_not_imported() -> None:
+    program = (
+        "import sys, torch\n"
+        "from thalweg.curvature.tape import record\n"
+        "assert record(lambda v: [2 * v[0]], [torch.ones(2)]) is not None\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.strip() == "False"  # it takes most of a second

@@ -68,8 +68,9 @@ class BatchGraph(ABC):
     def _replay(self, record: Record, V: Tensor, total: Tensor) -> None:
         arguments, results = self.objective.split(V), self.objective.split(total)
         vectors = zip(*(t.unbind() for t in arguments))
+        memory = record.memory()
         for v, parts in zip(vectors, zip(*(t.unbind() for t in results))):
-            found = [(part, p) for part, p in zip(parts, record(v)) if p is not None]
+            found = [(part, p) for part, p in zip(parts, record(v, memory)) if p is not None]
             torch._foreach_add_([part for part, _ in found], [product for _, product in found])
         record.add_folded(arguments, results)
         self._served += len(V)

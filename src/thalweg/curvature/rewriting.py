@@ -257,15 +257,15 @@ def _accumulate(graph: fx.Graph) -> None:
             if m.target is aten.mm.default and len(m.users) == 1
         ]
         ways.sort(key=lambda way: not _is_free(way[0]))  # first what needs no new memory
+        free = [part for part in parts if _is_free(part)]
         with graph.inserting_before(node):
             if ways:
                 c, m = ways[0]
                 call = aten.addmm_.default if _is_free(c) else aten.addmm.default
                 result = graph.call_function(call, (c, *m.args))
-            elif any(map(_is_free, parts)):
-                result = graph.call_function(
-                    aten.add_.Tensor, tuple(sorted(parts, key=lambda x: not _is_free(x)))
-                )
+            elif free:
+                x, y = free[0], parts[parts[0] is free[0]]
+                result = graph.call_function(aten.add_.Tensor, (x, y))
             else:
                 continue
         result.meta["like"] = node.meta["like"]

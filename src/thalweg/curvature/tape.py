@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from thalweg.curvature.folding import Fold, foldings
 from thalweg.curvature.rewriting import in_least_memory, simplified
+from thalweg.curvature.workspace import plan, taken
 
 Linear = Callable[[Sequence[Tensor]], Sequence[Tensor | None]]
 
@@ -124,10 +125,10 @@ class Record:
         self, graph: fx.Graph, constants: dict[str, Tensor], like: Sequence[Tensor]
     ) -> None:
         self._like = [(t.shape, t.dtype, t.device) for t in like]
-        self._run, held = _compiled(graph, constants)
+        self._run = _Code(graph, constants)
         self._folds: list[tuple[Fold, Tensor]] = []
         self._folding = foldings(graph, constants)
-        if self._folding is not None and self._folding.entries > _MOST_FOLDED * held:
+        if self._folding is not None and (self._folding.entries > _MOST_FOLDED * self._run.numbers):
             self._folding = None
         self._constants = constants if self._folding is not None else {}
 
@@ -135,9 +136,23 @@ class Record:
     def pays_after(self) -> int | None:
         return None if self._folding is None else self._folding.pays_after
 
-    def __call__(self, v: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        """The results; once `fold` has been called, without what `add_folded` adds."""
-        return self._run(v)
+    def memory(self) -> list[Tensor]:
+        """Room for intermediate results, for any number of calls one after another."""
+        return taken(self._run.shapes, self._like[0][2])
+
+    def __call__(
+        self, v: Sequence[Tensor], memory: Sequence[Tensor] | None = None
+    ) -> Sequence[Tensor | None]:
+        """The results; once `fold` has been called, without what `add_folded` adds.
+
+        Parameters
+        ----------
+        v
+            The arguments.
+        memory
+            What `memory` returned. Default: taken for this call.
+        """
+        return self._run(v, self.memory() if memory is None else memory)
 
     def fold(self) -> None:
         """Do the sums over rows of the data once that are the same for all products."""
@@ -146,11 +161,11 @@ class Record:
         folding, constants = self._folding, self._constants
         self._folding, self._constants = None, {}
         part = Record.__new__(Record)
-        part._run, _ = _compiled(folding.graph, constants)
+        part._like, part._run = self._like, _Code(folding.graph, constants)
         part._folds = list(zip(folding.folds, folding.tensors(), strict=True))
         generator = torch.Generator().manual_seed(2)
         v = [_noise(*like, generator) for like in self._like]
-        want, got = self._run(v), part(v)
+        want, got = self(v), part(v)
         total = [v[0].new_zeros(0) if t is None else t[None].clone() for t in got]
         part.add_folded([x[None] for x in v], total)
         if _agree(want, [None if w is None else t[0] for w, t in zip(want, total)]):
@@ -232,24 +247,30 @@ def _out_of_place(func: Any) -> Any:
     return getattr(plain, func._overloadname, None) if name.endswith("_") else None
 
 
-def _compiled(graph: fx.Graph, constants: dict[str, Tensor]) -> tuple[Linear, int]:
-    """The graph as a function, and how many numbers that holds."""
-    finished = in_least_memory(graph)
-    # no GraphModule: it is part of a reference cycle, and the constants would wait for the
-    # garbage collector
-    code = finished.python_code("self")
-    scope = dict(code.globals)
-    exec(code.src, scope)  # what torch.fx wrote
-    run = scope["forward"]
-    used = {node.target for node in finished.nodes if node.op == "get_attr"}
-    held = SimpleNamespace(**{name: t for name, t in constants.items() if name in used})
-    sizes = {t.untyped_storage().data_ptr(): t.numel() for t in vars(held).values()}
+class _Code:
+    """A graph as a function that writes into memory it is given."""
 
-    def replay(v: Sequence[Tensor]) -> Sequence[Tensor | None]:
-        with torch.no_grad():
-            return run(held, *v)
+    def __init__(self, graph: fx.Graph, constants: dict[str, Tensor]) -> None:
+        finished = in_least_memory(graph)
+        self.shapes = plan(finished)
+        # no GraphModule: it is part of a reference cycle, and the constants would wait for the
+        # garbage collector
+        code = finished.python_code("self")
+        scope = dict(code.globals)
+        exec(code.src, scope)  # what torch.fx wrote
+        self._run = scope["forward"]
+        used = {node.target for node in finished.nodes if node.op == "get_attr"}
+        self.held = SimpleNamespace(**{name: t for name, t in constants.items() if name in used})
 
-    return replay, sum(sizes.values())
+    @property
+    def numbers(self) -> int:
+        """How many numbers are held."""
+        held = vars(self.held).values()
+        return sum({t.untyped_storage().data_ptr(): t.numel() for t in held}.values())
+
+    @torch.no_grad()
+    def __call__(self, v: Sequence[Tensor], memory: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        return self._run(self.held, *v, *memory)
 
 
 def _noise(
