@@ -2,7 +2,8 @@
 
 Ratios count, not seconds: what is compared ran in turn, in one process, on one machine. A ratio is
 that of the medians; the ratio of the fastest repetitions stands beside it, and if the two differ
-much, the machine was busy.
+much, the machine was busy. Each section has a process of its own: what others leave behind in the
+allocator changes how long large blocks of memory take.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import certificate
@@ -78,6 +81,20 @@ def select(only: Sequence[str], heavy: bool) -> list[tuple[Suite, list[Compariso
         if rows:
             chosen.append((suite, rows))
     return chosen
+
+
+def measured_apart(suite: Suite, selected: Sequence[Comparison], settings: Settings) -> list[Row]:
+    """`measured` in a fresh process."""
+    places = [suite.comparisons.index(c) for c in selected]
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
+        return pool.submit(_measured_here, SUITES.index(suite), places, settings).result()
+
+
+def _measured_here(place: int, places: Sequence[int], settings: Settings) -> list[Row]:
+    torch.set_num_threads(settings.threads)
+    suite = SUITES[place]
+    return measured(suite, [suite.comparisons[i] for i in places], settings)
 
 
 def _text(suite: Suite, c: Comparison) -> str:
@@ -210,7 +227,8 @@ def main(arguments: Sequence[str]) -> int:
     failed = False
     for suite, comparisons in chosen:
         try:
-            found = measured(suite, comparisons, settings)
+            measure = measured if given.tiny else measured_apart
+            found = measure(suite, comparisons, settings)
         except Exception:  # the others are worth measuring all the same
             print(f"\n{suite.name}\n", file=sys.stderr)
             traceback.print_exc()

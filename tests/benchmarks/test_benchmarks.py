@@ -55,6 +55,14 @@ def test_every_card_of_an_optimizer_has_a_row() -> None:
         assert heavy in listed and heavy not in run("--list")
 
 
+def test_sections_have_processes_of_their_own() -> None:
+    part = "linear algebra and projections"
+    listed = run("--list", "--only", part).splitlines()
+    assert listed
+    rows = json.loads(run("--json", "--rounds", "2", "--only", part))["rows"]
+    check(rows, listed)
+
+
 def test_a_substring_that_fits_nothing_is_refused() -> None:
     command = [sys.executable, str(RUN), "--only", "no such row"]
     done = subprocess.run(command, capture_output=True, text=True)
