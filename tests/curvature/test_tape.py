@@ -166,7 +166,7 @@ def test_a_record_is_gone_with_its_operator(monkeypatch: pytest.MonkeyPatch) -> 
         H @ V
     (graph,) = H._product._kept  # type: ignore[attr-defined]
     assert graph._record is not None and graph.gradient == []
-    held = graph._record._run.held
+    held = graph._record._code.held
     references = [weakref.ref(t) for t in vars(held).values()]
     assert references
     gc.disable()

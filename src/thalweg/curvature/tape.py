@@ -119,16 +119,24 @@ class Record:
     ----------
     pays_after
         The number of products that save what `fold` costs; None if there is nothing to fold.
+
+    Examples
+    --------
+    >>> replay = record(lambda v: [2 * v[0]], [torch.ones(2)])
+    >>> replay([torch.tensor([1.0, 2.0])])[0].tolist(), replay.pays_after
+    ([2.0, 4.0], None)
     """
 
     def __init__(
         self, graph: fx.Graph, constants: dict[str, Tensor], like: Sequence[Tensor]
     ) -> None:
         self._like = [(t.shape, t.dtype, t.device) for t in like]
-        self._run = _Code(graph, constants)
+        self._code = _Code(graph, constants)
         self._folds: list[tuple[Fold, Tensor]] = []
         self._folding = foldings(graph, constants)
-        if self._folding is not None and (self._folding.entries > _MOST_FOLDED * self._run.numbers):
+        if self._folding is not None and (
+            self._folding.entries > _MOST_FOLDED * self._code.numbers
+        ):
             self._folding = None
         self._constants = constants if self._folding is not None else {}
 
@@ -138,7 +146,7 @@ class Record:
 
     def memory(self) -> list[Tensor]:
         """Room for intermediate results, for any number of calls one after another."""
-        return taken(self._run.shapes, self._like[0][2])
+        return taken(self._code.shapes, self._like[0][2])
 
     def __call__(
         self, v: Sequence[Tensor], memory: Sequence[Tensor] | None = None
@@ -152,7 +160,7 @@ class Record:
         memory
             What `memory` returned. Default: taken for this call.
         """
-        return self._run(v, self.memory() if memory is None else memory)
+        return self._code(v, self.memory() if memory is None else memory)
 
     def fold(self) -> None:
         """Do the sums over rows of the data once that are the same for all products."""
@@ -160,16 +168,16 @@ class Record:
             return
         folding, constants = self._folding, self._constants
         self._folding, self._constants = None, {}
-        part = Record.__new__(Record)
-        part._like, part._run = self._like, _Code(folding.graph, constants)
-        part._folds = list(zip(folding.folds, folding.tensors(), strict=True))
+        before, held = self._code, self._folds
         generator = torch.Generator().manual_seed(2)
         v = [_noise(*like, generator) for like in self._like]
-        want, got = self(v), part(v)
-        total = [v[0].new_zeros(0) if t is None else t[None].clone() for t in got]
-        part.add_folded([x[None] for x in v], total)
-        if _agree(want, [None if w is None else t[0] for w, t in zip(want, total)]):
-            self._run, self._folds = part._run, part._folds
+        want = self(v)
+        self._code = _Code(folding.graph, constants)
+        self._folds = list(zip(folding.folds, folding.tensors(), strict=True))
+        got = [v[0].new_zeros(0) if t is None else t[None].clone() for t in self(v)]
+        self.add_folded([x[None] for x in v], got)
+        if not _agree(want, [None if w is None else t[0] for w, t in zip(want, got)]):
+            self._code, self._folds = before, held
 
     @torch.no_grad()
     def add_folded(self, V: Sequence[Tensor], total: Sequence[Tensor]) -> None:

@@ -7,7 +7,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import LinearOperator, minres
 
 from thalweg.curvature.ends import Ends, lanczos_ends
 from thalweg.curvature.relu.copositive import kaplan_test
@@ -165,6 +164,7 @@ class LargeProgram:
 
     def _solved(self, b: Floats, damping: float) -> tuple[Floats, Floats]:
         """eta = N y of (Qyy + damping) y = b, and b - Qyy y in the basis."""
+        from scipy.sparse.linalg import LinearOperator, minres
 
         def product(xi: Floats) -> Floats:
             eta = self.kept.expand(np.ravel(xi))
