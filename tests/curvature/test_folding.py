@@ -230,3 +230,27 @@ def test_gauss_newton_products_are_recorded_too() -> None:
         torch.testing.assert_close(G @ V, want)
     (graph,) = G._product._kept  # type: ignore[attr-defined]
     assert graph._record is not None and graph.jacobian.z == []
+
+
+def test_a_product_that_others_read_stays() -> None:
+    X, D, on, on_again = torch.randn(4, 400, 3)
+    W = torch.randn(3, 3)
+
+    def function(v: Sequence[Tensor]) -> list[Tensor]:
+        x = D @ v[0]
+        z = x + ((X @ v[1]) * on) @ W
+        return [X.T @ (z * on_again) + v[1], x]
+
+    found = recorded(function, list(torch.randn(2, 3, 3)))
+    assert found is not None and foldings(*found) is None
+
+
+def test_a_result_that_is_returned_twice_is_not_folded() -> None:
+    X, on = torch.randn(2, 400, 3)
+
+    def function(v: Sequence[Tensor]) -> list[Tensor]:
+        x = X.T @ ((X @ v[0]) * on) + v[1]
+        return [x, x]
+
+    found = recorded(function, list(torch.randn(2, 3, 3)))
+    assert found is not None and foldings(*found) is None

@@ -20,7 +20,9 @@ from thalweg import Training
 from thalweg.curvature import Objective, hessian, rewriting
 from thalweg.curvature.graphs import _WORTH_RECORDING
 from thalweg.curvature.hessian import GradientGraph
-from thalweg.curvature.tape import record
+from thalweg.curvature.tape import record, recorded
+
+aten_mm = torch.ops.aten.mm.default
 
 
 def graph_of(model: nn.Module, loss: Any, batch: Any) -> GradientGraph:
@@ -214,3 +216,11 @@ def test_the_compiler_of_torch_is_not_imported() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert told.stdout.strip() == "False"  # it takes most of a second
+
+
+def test_narrow_products_are_done_as_wide_ones() -> None:
+    X = torch.randn(40, 3)
+    found = recorded(lambda v: [X @ v[0]], [torch.randn(3, 5)])
+    assert found is not None
+    (product,) = (n for n in rewriting.in_least_memory(found[0]).nodes if n.target is aten_mm)
+    assert product.meta["like"][0] == (5, 40)
