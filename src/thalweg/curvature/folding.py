@@ -17,6 +17,7 @@ from thalweg.curvature.rewriting import (
     inputs,
     is_constant,
     is_sum,
+    parts,
     terms,
 )
 
@@ -279,16 +280,10 @@ def _result(node: fx.Node) -> int | None:
         if user.op == "output":
             results = list(cast("Sequence[Any]", user.args[0]))
             return results.index(node) if results.count(node) == 1 else None
-        if user.target is not aten.view.default and node not in _parts(user):
+        if user.target is not aten.view.default and node not in parts(user):
             return None
         node = user
     return None
-
-
-def _parts(node: fx.Node) -> list[fx.Node]:
-    """The two tensors that `node` is the sum of, both of its shape."""
-    same = is_sum(node) and all(x.meta.get("like") == node.meta["like"] for x in inputs(node))
-    return inputs(node) if same else []
 
 
 def _uses(node: fx.Node) -> Iterator[tuple[fx.Node, bool, fx.Node]]:

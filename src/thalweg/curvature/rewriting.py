@@ -126,13 +126,18 @@ def is_constant(value: Any) -> bool:
     return isinstance(value, fx.Node) and value.op == "get_attr"
 
 
+def parts(node: fx.Node) -> list[fx.Node]:
+    """The two tensors that `node` is the sum of, both of its shape; else none."""
+    same = is_sum(node) and all(x.meta.get("like") == node.meta["like"] for x in inputs(node))
+    return inputs(node) if same else []
+
+
 def terms(node: fx.Node) -> Iterator[fx.Node]:
     """What `node` is the sum of, all of one shape."""
-    if is_sum(node) and all(x.meta.get("like") == node.meta["like"] for x in inputs(node)):
-        for part in inputs(node):
-            yield from terms(part)
-    else:
+    if not parts(node):
         yield node
+    for part in parts(node):
+        yield from terms(part)
 
 
 def bias(node: fx.Node) -> fx.Node | None:
@@ -217,11 +222,11 @@ def _pull_transposes(graph: fx.Graph) -> None:
 def _put_products_first(graph: fx.Graph) -> None:
     """``A B + C D + c``: new memory is written by a product, and read when it is added to."""
     for node in list(graph.nodes):
-        if any(node in _own_parts(user) for user in node.users):
+        if any(node in parts(user) for user in node.users):
             continue  # inside of a larger sum
-        parts = list(_own_terms(node))
-        ordered = sorted(parts, key=lambda x: x.target is not aten.mm.default)
-        if ordered == parts:
+        found = list(_own_terms(node))
+        ordered = sorted(found, key=lambda x: x.target is not aten.mm.default)
+        if ordered == found:
             continue
         total = ordered[0]
         with graph.inserting_before(node):
@@ -233,38 +238,32 @@ def _put_products_first(graph: fx.Graph) -> None:
 
 def _own_terms(node: fx.Node) -> Iterator[fx.Node]:
     """What `node` is the sum of, by way of sums that nothing else reads."""
-    parts = _own_parts(node)
-    if not parts:
+    if not parts(node):
         yield node
-    for part in parts:
+    for part in parts(node):
         yield from _own_terms(part) if len(part.users) == 1 else (part,)
-
-
-def _own_parts(node: fx.Node) -> list[fx.Node]:
-    alike = is_sum(node) and all(x.meta.get("like") == node.meta["like"] for x in inputs(node))
-    return inputs(node) if alike else []
 
 
 def _accumulate(graph: fx.Graph) -> None:
     """``C + A B`` in one call, and sums in the memory of a term nothing else needs."""
     for node in list(graph.nodes):
-        parts = _own_parts(node)
-        if not parts:
+        both = parts(node)
+        if not both:
             continue
         ways = [
             (c, m)
-            for c, m in (parts, parts[::-1])
+            for c, m in (both, both[::-1])
             if m.target is aten.mm.default and len(m.users) == 1
         ]
         ways.sort(key=lambda way: not _is_free(way[0]))  # first what needs no new memory
-        free = [part for part in parts if _is_free(part)]
+        free = [part for part in both if _is_free(part)]
         with graph.inserting_before(node):
             if ways:
                 c, m = ways[0]
                 call = aten.addmm_.default if _is_free(c) else aten.addmm.default
                 result = graph.call_function(call, (c, *m.args))
             elif free:
-                x, y = free[0], parts[parts[0] is free[0]]
+                x, y = free[0], both[both[0] is free[0]]
                 result = graph.call_function(aten.add_.Tensor, (x, y))
             else:
                 continue

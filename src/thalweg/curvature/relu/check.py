@@ -34,7 +34,7 @@ from thalweg.curvature.relu.first_order import Kink, first_order_test
 from thalweg.curvature.relu.large import LargeProgram
 from thalweg.curvature.relu.losses import Floats
 from thalweg.curvature.relu.network import Direction, TwoLayerReLU
-from thalweg.curvature.relu.quadratic import Case, solve_cone_qp
+from thalweg.curvature.relu.quadratic import Case, DependentConstraints, solve_cone_qp
 from thalweg.curvature.relu.snap import balance, snap, unbalance
 
 LARGEST = 3000
@@ -286,7 +286,7 @@ def _second_order(
                 )
             else:
                 answer = large.solve(J, sides)
-        except ValueError:
+        except DependentConstraints:
             reason = "the flat kinks of some node are dependent on its scaling constraint"
             return found.verdict(Verdict.INCONCLUSIVE, reason)
         if answer.direction is not None:

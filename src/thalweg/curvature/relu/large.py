@@ -13,7 +13,7 @@ from thalweg.curvature.relu.copositive import kaplan_test
 from thalweg.curvature.relu.expansion import Coordinates, KinkedPoint, quadratic_product
 from thalweg.curvature.relu.first_order import Kink
 from thalweg.curvature.relu.losses import Floats
-from thalweg.curvature.relu.quadratic import Case, ConeQP
+from thalweg.curvature.relu.quadratic import Case, ConeQP, DependentConstraints
 from thalweg.curvature.relu.subspace import Subspace, subspace
 from thalweg.numeric.operator import as_operator
 
@@ -99,8 +99,6 @@ class LargeProgram:
 
     def solve(self, J: Floats, sides: Mapping[tuple[int, int], int]) -> ConeQP:
         """Decide the program with the kinks of `sides` left to these sides, as `solve_cone_qp`."""
-        if not self.kept.size and not sides:
-            return ConeQP(Case.T1)
         ends = self.ends
         scale = max(abs(ends.low), abs(ends.high))
         if ends.low + ends.noise < -self.tol * scale:  # (a)
@@ -159,7 +157,7 @@ class LargeProgram:
         B = np.array(rows)
         sizes = np.linalg.norm(B, axis=1, keepdims=True)
         if np.linalg.matrix_rank(B / sizes) < len(B):
-            raise ValueError(f"B must have independent rows on the null space of E, got {len(B)}")
+            raise DependentConstraints(len(B))
         return np.stack([free.expand(column) for column in np.linalg.pinv(B / sizes).T], axis=1)
 
     def _solved(self, b: Floats, damping: float) -> tuple[Floats, Floats]:

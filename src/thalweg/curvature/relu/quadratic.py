@@ -25,6 +25,13 @@ class Case(Enum):
     T3 = "negative on some direction"
 
 
+class DependentConstraints(ValueError):
+    """The inequalities are dependent on the null space of the equalities."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(f"B must have independent rows on the null space of E, got {rows} rows")
+
+
 @dataclass(frozen=True, eq=False)
 class ConeQP:
     """The answer.
@@ -87,8 +94,8 @@ def solve_cone_qp(Q: Floats, E: Floats, B: Floats, tol: float = 1e-6) -> ConeQP:
 
     Raises
     ------
-    ValueError
-        If the inequalities are dependent on the null space of E.
+    DependentConstraints
+        A ValueError: the inequalities are dependent on the null space of E.
 
     Examples
     --------
@@ -111,7 +118,7 @@ def solve_cone_qp(Q: Floats, E: Floats, B: Floats, tol: float = 1e-6) -> ConeQP:
     Bz = B @ Z
     N = null_basis(Bz)
     if N.shape[1] != len(Qz) - len(Bz):
-        raise ValueError(f"B must have independent rows on the null space of E, got {len(Bz)} rows")
+        raise DependentConstraints(len(Bz))
     P = np.linalg.pinv(Bz / np.linalg.norm(Bz, axis=1, keepdims=True)) if len(Bz) else Bz.T
     candidates = _negative(Qz, N, P, cut)
     if isinstance(candidates, Case):
